@@ -1,0 +1,1 @@
+"""From an organisation's own tables to clean interactions, and from public sets to experiments."""

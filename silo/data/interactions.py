@@ -1,0 +1,116 @@
+"""One organisation's interactions after cleaning: who touched what, as dense indices.
+
+External ids stay at the edge: ``user_ids`` and ``catalogue`` translate, everything inside counts from zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import scipy.sparse as sp
+
+from privacy.errors import DataError
+from silo.data.catalogue import Catalogue
+
+SCHEMA: Final = pl.Schema({"user_index": pl.UInt32, "item_index": pl.UInt32, "timestamp": pl.Int64})
+
+UserIndices: TypeAlias = Sequence[int] | npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Each (user, item) pair at most once.
+
+    Args:
+        user_ids: external ids; position = user index. Users without rows are allowed.
+        frame: columns ``user_index``, ``item_index`` (dense) and ``timestamp`` (Unix seconds or null); put
+            into the order user, item.
+        catalogue: the public list ``item_index`` refers to.
+
+    Raises:
+        DataError: an index out of range, or a pair that occurs twice.
+    """
+
+    user_ids: tuple[str, ...]
+    frame: pl.DataFrame
+    catalogue: Catalogue
+
+    def __post_init__(self) -> None:
+        try:
+            frame = self.frame.select(SCHEMA.names()).cast(SCHEMA).sort("user_index", "item_index")
+        except pl.exceptions.InvalidOperationError as error:
+            raise DataError("an interaction points outside the user list or the catalogue") from error
+        object.__setattr__(self, "frame", frame)
+        if frame.is_empty():
+            return
+        users, items = frame["user_index"].to_numpy(), frame["item_index"].to_numpy()
+        if int(users[-1]) >= len(self.user_ids) or int(items.max()) >= len(self.catalogue):
+            raise DataError("an interaction points outside the user list or the catalogue")
+        if np.any((users[1:] == users[:-1]) & (items[1:] == items[:-1])):
+            raise DataError("a (user, item) pair occurs twice", remedy="Clean the rows first.")
+
+    @property
+    def num_users(self) -> int:
+        """Number of users, those without rows included."""
+        return len(self.user_ids)
+
+    @property
+    def num_items(self) -> int:
+        """Size of the catalogue."""
+        return len(self.catalogue)
+
+    @property
+    def num_interactions(self) -> int:
+        """Number of (user, item) pairs."""
+        return self.frame.height
+
+    def matrix(self) -> sp.csr_matrix:
+        """Users × catalogue items, 1.0 where there is an interaction; float64, sorted indices."""
+        return sp.csr_matrix(
+            (np.ones(self.frame.height), self._items.astype(np.int32), self._starts.astype(np.int64)),
+            shape=(self.num_users, self.num_items),
+        )
+
+    def of(self, user_id: str) -> npt.NDArray[np.int64]:
+        """Item indices of one user, ascending; empty for a user who is not known here."""
+        index = self._user_index.get(user_id)
+        if index is None:
+            return np.empty(0, dtype=np.int64)
+        return self._items[self._starts[index] : self._starts[index + 1]].astype(np.int64)
+
+    def select(self, user_indices: UserIndices) -> Interactions:
+        """The interactions of some users, who are numbered anew in the order given.
+
+        Raises:
+            DataError: an index out of range or given twice.
+        """
+        chosen = np.asarray(user_indices, dtype=np.int64)
+        if chosen.size and (chosen.min() < 0 or chosen.max() >= self.num_users):
+            raise DataError("a selected user index is out of range")
+        if np.unique(chosen).size != chosen.size:
+            raise DataError("a user is selected twice")
+        renumbered = np.full(self.num_users, -1, dtype=np.int64)
+        renumbered[chosen] = np.arange(chosen.size)
+        frame = self.frame.with_columns(
+            pl.Series("user_index", renumbered[self.frame["user_index"].to_numpy()], dtype=pl.Int64)
+        ).filter(pl.col("user_index") >= 0)
+        return Interactions(tuple(self.user_ids[index] for index in chosen), frame, self.catalogue)
+
+    @cached_property
+    def _user_index(self) -> dict[str, int]:
+        return {user_id: index for index, user_id in enumerate(self.user_ids)}
+
+    @cached_property
+    def _items(self) -> npt.NDArray[np.uint32]:
+        return self.frame["item_index"].to_numpy()
+
+    @cached_property
+    def _starts(self) -> npt.NDArray[np.int64]:
+        counts = np.bincount(self.frame["user_index"].to_numpy(), minlength=self.num_users)
+        return np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
