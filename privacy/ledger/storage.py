@@ -1,0 +1,162 @@
+"""SQLite as a log needs it: durable writes, read-only snapshots, and its errors in our words."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from privacy.errors import DataError, HostError, TrustError
+
+SCHEMA_VERSION = 1
+"""``PRAGMA user_version`` of a log; another one is refused."""
+
+_BUSY_SECONDS = 60.0
+_STORAGE_CODES = {
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_READONLY: "the file or its directory is read-only",
+    sqlite3.SQLITE_CANTOPEN: "the file cannot be opened",
+    sqlite3.SQLITE_IOERR: "the disk reported an error",
+    sqlite3.SQLITE_PERM: "the file may not be accessed",
+    sqlite3.SQLITE_BUSY: f"another process held it for more than {_BUSY_SECONDS:.0f} seconds",
+    sqlite3.SQLITE_LOCKED: "another process holds it",
+}
+
+
+class LogStorageError(HostError):
+    """The file of a log cannot be read or written now; its entries are as they were."""
+
+    code = "log_storage"
+
+
+class LogCorruptError(TrustError):
+    """The file of a log is damaged, or says something else than its entries do."""
+
+    code = "log_corrupt"
+
+
+def open_durable(path: Path, schema: str) -> sqlite3.Connection:
+    """Open a log for writing: write-ahead log, ``synchronous=FULL``, file mode 0600.
+
+    Args:
+        path: the SQLite file; its directory must exist.
+        schema: statements that make a fresh file's tables.
+
+    Raises:
+        LogStorageError: the file cannot be opened or written.
+        LogCorruptError: it is not a log of this version.
+    """
+    with storage_errors(path):
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        except OSError as error:
+            raise _storage_error(path, error.strerror or str(error)) from error
+        connection = sqlite3.connect(
+            path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        try:
+            _prepare(connection, path, schema)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+@contextmanager
+def open_readonly(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that cannot write, at one moment of a log that others may be writing.
+
+    Works on a read-only medium too, if the log was closed cleanly.
+
+    Raises:
+        DataError: there is no such file.
+        LogStorageError: it cannot be read.
+        LogCorruptError: it is not a log of this version.
+    """
+    if not path.is_file():
+        raise DataError("there is no log here", where=str(path), remedy="name the directory of a party")
+    uri = f"file:{quote(str(path.absolute()))}?mode=ro"
+    with storage_errors(path):
+        connection = _connect_readonly(uri)
+        if connection is None and not path.with_name(path.name + "-wal").exists():
+            connection = _connect_readonly(uri + "&immutable=1")
+        if connection is None:
+            raise _storage_error(path, "it cannot be read without writing beside it")
+        try:
+            connection.execute("BEGIN")
+            _refuse_other_versions(connection, path)
+            yield connection
+        finally:
+            connection.close()
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite says about the disk into our errors; everything else passes."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+        if code in _STORAGE_CODES:
+            raise _storage_error(path, _STORAGE_CODES[code]) from error
+        if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+            raise corrupt_error(path, "the file is damaged or no log") from error
+        raise
+
+
+def corrupt_error(path: Path, reason: str) -> LogCorruptError:
+    """The error for a log whose file cannot be believed."""
+    remedy = "keep the file as evidence and ask your peers for their receipts; do not delete it"
+    return LogCorruptError(reason, where=str(path), remedy=remedy)
+
+
+def statements(script: str) -> Iterator[str]:
+    """Split a script so that it runs inside a transaction (``executescript`` would commit first)."""
+    statement = ""
+    for line in script.splitlines():
+        statement += line + "\n"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _storage_error(path: Path, reason: str) -> LogStorageError:
+    remedy = "free space on the disk or restore access to the file, then start again"
+    return LogStorageError(f"the log cannot be used: {reason}", where=str(path), remedy=remedy)
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, schema: str) -> None:
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA trusted_schema=OFF")
+    connection.execute("BEGIN IMMEDIATE")
+    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+        for statement in statements(schema):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+    connection.execute("COMMIT")
+    _refuse_other_versions(connection, path)
+
+
+def _refuse_other_versions(connection: sqlite3.Connection, path: Path) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version != SCHEMA_VERSION:
+        raise corrupt_error(path, f"log schema version {version} is unknown (this is {SCHEMA_VERSION})")
+
+
+def _connect_readonly(uri: str) -> sqlite3.Connection | None:
+    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError as error:
+        connection.close()
+        if error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}:
+            return None
+        raise
+    except BaseException:
+        connection.close()
+        raise
+    return connection
