@@ -1,7 +1,7 @@
-"""One canonical encoding for everything that is signed or hashed.
+r"""One canonical encoding for everything that is signed or hashed.
 
 The bytes are RFC 8785 (JSON canonicalisation) of ``model_dump(mode="json", exclude_unset=True)``, behind a
-prefix ``archipel/<kind>/v1\\0`` that keeps a signature of one kind from being used as another.
+prefix ``archipel/<kind>/v1\0`` that keeps a signature of one kind from being used as another.
 
 Compatibility law: what a file did not say is not in its bytes. A field added later has a default that means
 what its absence meant before, so every signature and digest made under an older version stays valid; a

@@ -72,7 +72,7 @@ class PublicKey:
             return text
         if not text.startswith(_PREFIX):
             raise ValueError(
-                'a public key is written "ed25519:<base64>"; copy it from the party\'s card.json'
+                'a public key is written "ed25519:<base64>"; copy it from card.json'
             )
         return cls(_decode(text.removeprefix(_PREFIX), 32, "public key"))
 
@@ -313,7 +313,7 @@ def verify_threshold(
         missing = ", ".join(sorted(key.key_id for key in allowed - signers))
         raise ThresholdError(
             f"{len(signers)} of {threshold} required signatures are there and valid",
-            remedy=f"have it signed by {threshold - len(signers)} more of the keys {missing or '(none listed)'}",
+            remedy=f"have it signed by {threshold - len(signers)} more of: {missing or 'no key is listed'}",
         )
     return signers
 
