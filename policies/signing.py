@@ -71,9 +71,7 @@ class PublicKey:
         if isinstance(text, PublicKey):
             return text
         if not text.startswith(_PREFIX):
-            raise ValueError(
-                'a public key is written "ed25519:<base64>"; copy it from card.json'
-            )
+            raise ValueError('a public key is written "ed25519:<base64>"; copy it from card.json')
         return cls(_decode(text.removeprefix(_PREFIX), 32, "public key"))
 
     @property
