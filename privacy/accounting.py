@@ -1,0 +1,244 @@
+"""Composition of events, and the filters that refuse what a budget cannot pay.
+
+Guarantees
+----------
+- Plans are chosen adaptively, so acceptance is decided by a *privacy filter*: if every accepted sequence
+  satisfies ``admit``, everything released together is (epsilon, delta)-differentially private, however the
+  next event was chosen. zCDP: Σρ below one bound (Feldman and Zrnic 2021). Rényi: the order with room at
+  the end is a function of the transcript, and each of the k orders is converted at delta/k (union bound).
+- Composition is exact. Every divergence is rounded *up* to a multiple of 2^-40 (additive deltas: 2^-64),
+  and sums of such multiples are exact in double precision, so a spending depends neither on the order of
+  its events nor on how often they were re-folded, and a calibrated plan fits its budget to the last bit.
+- A spending is a value. What is refused leaves no trace in it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from privacy import divergence
+from privacy.budget import Budget, FilterSpec, RenyiFilter, ZcdpFilter
+from privacy.errors import BudgetExceededError, DeniedError
+from privacy.events import (
+    Event,
+    EventCount,
+    GaussianEvent,
+    PoissonSampledGaussianEvent,
+    PureEvent,
+    Record,
+    additive_delta_of,
+)
+
+if TYPE_CHECKING:
+    from dp_accounting.pld import PLDAccountant
+
+MECHANISM_DELTA_SHARE = 0.99
+"""Share of delta that pays for mechanisms; the rest is the separate account of additive terms."""
+
+_DIVERGENCE_QUANTUM = 2.0**-40
+_DELTA_QUANTUM = 2.0**-64
+_PLD_DISCRETISATION = 1e-3
+
+
+class UnsupportedEventError(DeniedError):
+    """A known event that this account's filter cannot price."""
+
+    code = "unsupported_event"
+
+
+class Spending(Record):
+    """What a sequence of events has cost under one filter.
+
+    Attributes:
+        filter: the account's filter.
+        divergences: (ρ,) for zCDP; the Rényi divergence at each order for Rényi.
+        additive_delta: sum of the events' additive terms.
+    """
+
+    filter: FilterSpec
+    divergences: tuple[float, ...]
+    additive_delta: Annotated[float, Field(ge=0)] = 0.0
+
+    @classmethod
+    def none(cls, filter: FilterSpec) -> Spending:  # noqa: A002 (the policy's word)
+        """Nothing spent: the neutral element."""
+        return cls(filter=filter, divergences=(0.0,) * _num_divergences(filter))
+
+    @classmethod
+    def of(cls, events: Iterable[EventCount], filter: FilterSpec) -> Spending:  # noqa: A002
+        """All of ``events`` composed."""
+        spending = cls.none(filter)
+        for event, count in events:
+            spending = spending.plus(event, count)
+        return spending
+
+    def plus(self, event: Event, count: int = 1) -> Spending:
+        """Compose ``count`` more of ``event``.
+
+        Args:
+            event: what is released.
+            count: how often, at least 0.
+
+        Returns:
+            The new spending; this one stays as it is.
+
+        Raises:
+            UnsupportedEventError: the filter cannot price this kind of event.
+            ValueError: ``count`` is negative.
+        """
+        if count < 0:
+            raise ValueError(f"count is {count}; what was spent is never taken back")
+        prices = _prices(event, self.filter)
+        return Spending(
+            filter=self.filter,
+            divergences=tuple(
+                spent + count * price for spent, price in zip(self.divergences, prices, strict=True)
+            ),
+            additive_delta=self.additive_delta + count * _round_up(additive_delta_of(event), _DELTA_QUANTUM),
+        )
+
+    def epsilon(self, delta: float) -> float:
+        """Epsilon of this spending at ``delta``, by the filter's own conversion.
+
+        Args:
+            delta: the whole delta; 0.99 of it is used for the mechanisms.
+
+        Returns:
+            Epsilon >= 0; infinity where the additive terms exceed their 0.01 of delta.
+        """
+        if self.additive_delta > additive_delta_share(delta):
+            return math.inf
+        mechanism_delta = MECHANISM_DELTA_SHARE * delta
+        if not any(self.divergences):
+            return 0.0
+        if isinstance(self.filter, ZcdpFilter):
+            return divergence.epsilon_of_rho(self.divergences[0], mechanism_delta)
+        orders = self.filter.orders
+        return min(
+            divergence.epsilon_of_renyi(spent, order, mechanism_delta / len(orders))
+            for spent, order in zip(self.divergences, orders, strict=True)
+        )
+
+
+def admit(spending: Spending, budget: Budget) -> Spending:
+    """The filter: return ``spending`` if ``budget`` can pay for it.
+
+    Args:
+        spending: everything composed, the proposed events included.
+        budget: what the account may spend.
+
+    Returns:
+        ``spending``, accepted.
+
+    Raises:
+        BudgetExceededError: the epsilon or the additive-delta account is overdrawn.
+        UnsupportedEventError: the spending was composed under another filter than the budget's.
+    """
+    if spending.filter != budget.filter:
+        raise UnsupportedEventError(
+            f"a spending composed under filter {spending.filter.kind!r} cannot be judged by the account's "
+            f"{budget.filter.kind!r}",
+            where="budget.filter",
+            remedy="compose the events under the account's own filter, which it keeps for life",
+        )
+    if spending.additive_delta > additive_delta_share(budget.delta):
+        raise BudgetExceededError(
+            f"additive delta {spending.additive_delta:.3g} exceeds its account of "
+            f"{additive_delta_share(budget.delta):.3g} (1 % of delta)",
+            where="budget.delta",
+            remedy="widen the plan's clamp range or raise the budget's delta",
+        )
+    epsilon = spending.epsilon(budget.delta)
+    if epsilon > budget.epsilon:
+        raise BudgetExceededError(
+            f"epsilon would be {epsilon:.6g}, the budget is {budget.epsilon:.6g} at delta {budget.delta:.3g}",
+            where="budget.epsilon",
+            remedy="propose a plan with more noise or fewer releases, or sign a policy with a larger budget",
+        )
+    return spending
+
+
+def additive_delta_share(delta: float) -> float:
+    """The part of ``delta`` that additive terms may use up."""
+    return (1 - MECHANISM_DELTA_SHARE) * delta
+
+
+def epsilon_of(events: Iterable[EventCount], delta: float, filter: FilterSpec) -> float:  # noqa: A002
+    """Epsilon of ``events`` at ``delta`` as ``filter`` accounts for them; see ``Spending.epsilon``."""
+    return Spending.of(events, filter).epsilon(delta)
+
+
+def epsilon_pld(events: Iterable[EventCount], delta: float) -> float:
+    """Epsilon by privacy loss distributions: the tighter second opinion, not what refuses.
+
+    Args:
+        events: what was released.
+        delta: the whole delta; additive terms are taken off first.
+
+    Returns:
+        Google's dp-accounting PLD figure at discretisation 1e-3; infinity where additive terms eat delta.
+    """
+    from dp_accounting.pld import PLDAccountant
+
+    accountant = PLDAccountant(value_discretization_interval=_PLD_DISCRETISATION)
+    remaining = delta
+    for event, count in events:
+        if count:
+            _compose_foreign(accountant, event, count)
+            remaining -= count * additive_delta_of(event)
+    return float(accountant.get_epsilon(remaining)) if remaining > 0 else math.inf
+
+
+def _compose_foreign(accountant: PLDAccountant, event: Event, count: int) -> None:
+    from dp_accounting import dp_event
+
+    if isinstance(event, GaussianEvent):
+        accountant.compose(dp_event.GaussianDpEvent(event.noise_multiplier), count)
+    elif isinstance(event, PureEvent):
+        accountant.compose(dp_event.LaplaceDpEvent(1 / event.epsilon), count)
+    else:
+        num_silos = event.max_silos_per_user
+        sensitivities = [hits / num_silos for hits in range(num_silos + 1)]
+        probabilities = divergence.binomial(num_silos, event.sample_rate)
+        accountant.compose(
+            dp_event.MixtureOfGaussiansDpEvent(event.noise_multiplier, sensitivities, probabilities), count
+        )
+
+
+def _num_divergences(filter_: FilterSpec) -> int:
+    return len(filter_.orders) if isinstance(filter_, RenyiFilter) else 1
+
+
+def _prices(event: Event, filter_: FilterSpec) -> tuple[float, ...]:
+    if isinstance(filter_, RenyiFilter):
+        raw = [_renyi_divergence(event, order) for order in filter_.orders]
+    elif isinstance(event, GaussianEvent):
+        raw = [0.5 / event.noise_multiplier**2]
+    elif isinstance(event, PureEvent):
+        raw = [0.5 * event.epsilon**2]
+    else:
+        raise UnsupportedEventError(
+            "a zCDP account cannot price Poisson-sampled releases",
+            where="filter",
+            remedy="open the account with a Rényi filter, e.g. `filter: {kind: renyi, orders: "
+            "[2, 4, 8, 16, 32, 64]}`, or set `sample_rate: 1`",
+        )
+    return tuple(_round_up(price, _DIVERGENCE_QUANTUM) for price in raw)
+
+
+def _renyi_divergence(event: Event, order: float) -> float:
+    if isinstance(event, GaussianEvent):
+        return divergence.renyi_gaussian(event.noise_multiplier, order)
+    if isinstance(event, PoissonSampledGaussianEvent):
+        return divergence.renyi_sampled_gaussian(
+            event.noise_multiplier, event.sample_rate, event.max_silos_per_user, order
+        )
+    return min(0.5 * order * event.epsilon**2, event.epsilon)
+
+
+def _round_up(value: float, quantum: float) -> float:
+    return math.ceil(value / quantum) * quantum if math.isfinite(value) else math.inf
