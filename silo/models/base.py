@@ -23,9 +23,8 @@ from numpy.typing import NDArray
 from privacy.errors import UsageError
 
 if TYPE_CHECKING:
-    from policies.price import RoundShape
-
     from policies.plan import Plan
+    from policies.price import RoundShape
     from silo.data.catalogue import Catalogue
     from silo.data.interactions import Interactions
     from silo.models.recommender import Recommender

@@ -1,0 +1,71 @@
+"""Popularity: noised counts, the floor of every table.
+
+Each user adds ``q_u = ⌊s / √n⌋`` to each of their ``n`` items, so the vector has L2 norm at most the grid.
+"""
+
+from __future__ import annotations
+
+from math import isqrt
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from privacy.errors import DataError
+from silo.models.base import Family, Integers, State
+from silo.models.denoising import denoise_diagonal
+from silo.models.recommender import Recommender
+
+if TYPE_CHECKING:
+    from policies.price import RoundShape
+    from silo.data.interactions import Interactions
+
+
+def count_weights(lengths: NDArray[np.int64], grid: int) -> Integers:
+    """Integer weight of each user's items: the largest ``q`` with ``q² n <= grid²``; 0 for no items."""
+    table = {int(n): isqrt(grid * grid // int(n)) for n in np.unique(lengths) if n}
+    return np.array([table.get(int(n), 0) for n in lengths], dtype=np.int64)
+
+
+class Popularity(Family):
+    """The ``popularity`` family: one round of one value per item.
+
+    The state after the round holds ``counts`` (float64, users' units) and ``noise_std`` (scalar, same units).
+    """
+
+    name = "popularity"
+
+    @override
+    def initial_state(self) -> State:
+        """Nothing is known before the release."""
+        return {}
+
+    @override
+    def contribute(
+        self, interactions: Interactions, state: State, round_index: int, shape: RoundShape
+    ) -> Integers:
+        """Sum ``q_u x`` over this silo's users."""
+        histories = interactions.matrix()
+        lengths = np.diff(histories.indptr).astype(np.int64)
+        weights = np.repeat(count_weights(lengths, self.plan.privacy.grid), lengths)
+        sums = np.zeros(self.num_items, dtype=np.int64)
+        np.add.at(sums, histories.indices, weights)
+        return sums
+
+    @override
+    def absorb(self, state: State, sums: Integers, round_index: int, shape: RoundShape) -> State:
+        """Put the aggregate into users' units and remember how much noise it carries."""
+        if len(sums) != self.num_items:
+            raise DataError(f"an aggregate of {len(sums)} values does not count {self.num_items} items")
+        grid = self.plan.privacy.grid
+        return {"counts": sums / grid, "noise_std": np.array(self.total_noise_std(shape) / grid)}
+
+    @override
+    def finish(self, state: State) -> Recommender:
+        """Shrink the counts by the noise that is known to be in them."""
+        counts, noise_std = state["counts"], float(state["noise_std"])
+        popularity = denoise_diagonal(counts, noise_std) if noise_std > 0 else counts
+        return Recommender.of_popularity(
+            popularity.astype(np.float32), {"family": self.name}, is_fallback=False
+        )
