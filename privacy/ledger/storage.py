@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -50,15 +51,13 @@ def open_durable(path: Path, schema: str) -> sqlite3.Connection:
         LogCorruptError: it is not a log of this version.
     """
     with storage_errors(path):
+        if not path.exists():
+            _create(path, schema)
+        connection = _connect(path)
         try:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        except OSError as error:
-            raise _storage_error(path, error.strerror or str(error)) from error
-        connection = sqlite3.connect(
-            path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        try:
-            _prepare(connection, path, schema)
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA trusted_schema=OFF")
+            _refuse_other_versions(connection, path)
         except BaseException:
             connection.close()
             raise
@@ -128,17 +127,46 @@ def _storage_error(path: Path, reason: str) -> LogStorageError:
     return LogStorageError(f"the log cannot be used: {reason}", where=str(path), remedy=remedy)
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, schema: str) -> None:
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA trusted_schema=OFF")
-    connection.execute("BEGIN IMMEDIATE")
-    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-        for statement in statements(schema):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-    connection.execute("COMMIT")
-    _refuse_other_versions(connection, path)
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+
+
+def _create(path: Path, schema: str) -> None:
+    """Make the file aside and link it into place, so that it is whole from its first moment.
+
+    (Two processes that switch one fresh file to the write-ahead log get "locked" at once, and an empty file
+    in the place of a ledger must never count as a fresh one.)
+    """
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise _storage_error(path, error.strerror or str(error)) from error
+    os.close(descriptor)
+    fresh = Path(name)
+    try:
+        with closing(_connect(fresh)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in statements(schema):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            connection.execute("COMMIT")
+        with suppress(FileExistsError):
+            os.link(fresh, path)
+    except OSError as error:
+        raise _storage_error(path, error.strerror or str(error)) from error
+    finally:
+        for suffix in ("", "-wal", "-shm"):
+            Path(name + suffix).unlink(missing_ok=True)
+    _sync_directory(path.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _refuse_other_versions(connection: sqlite3.Connection, path: Path) -> None:
