@@ -18,7 +18,6 @@ between the data and the tag are padding, zero before masking.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import isqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -125,12 +124,31 @@ class Layout:
     @property
     def slot_bound(self) -> int:
         """``B^k``: every data slot of an honest sum is below it."""
-        return self.radix**self.values_per_slot
+        bound: int = self.radix**self.values_per_slot
+        return bound
 
     @property
     def total_slots(self) -> int:
         """Slots of all frames: data, padding and the tag."""
         return self.num_frames * SLOTS_PER_FRAME
+
+    def check_levels(self, levels: npt.NDArray[np.integer]) -> None:
+        """Refuse what would not sum exactly.
+
+        Raises:
+            LayoutError: a wrong length, type or level (the message holds no level).
+        """
+        if levels.shape != (self.values,) or not np.issubdtype(levels.dtype, np.integer):
+            raise LayoutError(
+                f"{self.values} integers were expected, not {levels.dtype} of shape {levels.shape}",
+                where="secure sum",
+            )
+        if int(levels.min()) < 0 or int(levels.max()) > self.max_level:
+            raise LayoutError(
+                f"a level lies outside the {self.bits} bits of the layout",
+                where="secure sum",
+                remedy="clamp levels to the public range before packing",
+            )
 
     def pack(self, levels: npt.NDArray[np.integer]) -> Integers:
         """Pack a whole vector of levels into slots.
@@ -144,21 +162,15 @@ class Layout:
         Raises:
             LayoutError: a wrong length, type or level (the message holds no level).
         """
+        self.check_levels(levels)
         return self.pack_range(levels, 0, self.total_slots)
 
     def pack_range(self, levels: npt.NDArray[np.integer], start: int, stop: int) -> Integers:
-        """Pack the slots ``start`` to ``stop`` only, in memory of their number (see :meth:`pack`)."""
-        self._check_vector(levels)
+        """Pack the slots ``start`` to ``stop`` of checked levels, in memory of their number."""
         slots = np.zeros(stop - start, dtype=np.int64)
         for digit in range(self.values_per_slot - 1, -1, -1):
             slots *= self.radix
             part = levels[self._values_of(digit, start, stop)]
-            if len(part) and (int(part.min()) < 0 or int(part.max()) > self.max_level):
-                raise LayoutError(
-                    f"a level lies outside the {self.bits} bits of the layout",
-                    where="secure sum",
-                    remedy="clamp levels to the public range before packing",
-                )
             slots[: len(part)] += part.astype(np.int64, copy=False)
         return slots
 
@@ -190,13 +202,6 @@ class Layout:
         first, last = (min(slot, self.data_slots) + digit * self.data_slots for slot in (start, stop))
         return slice(min(first, self.values), min(last, self.values))
 
-    def _check_vector(self, levels: npt.NDArray[np.integer]) -> None:
-        if levels.shape != (self.values,) or not np.issubdtype(levels.dtype, np.integer):
-            raise LayoutError(
-                f"{self.values} integers were expected, not {levels.dtype} of shape {levels.shape}",
-                where="secure sum",
-            )
-
 
 def _check_roster(roster_size: int) -> None:
     if not 2 <= roster_size <= MAX_ROSTER_SIZE:
@@ -207,11 +212,7 @@ def _check_roster(roster_size: int) -> None:
 
 def _floor_root(number: int, degree: int) -> int:
     """Return the largest ``r`` with ``r**degree <= number``, in exact arithmetic."""
-    if degree == 1:
-        return number
-    if degree == 2:
-        return isqrt(number)
-    root = round(number ** (1 / degree))
+    root: int = round(number ** (1 / degree))
     while root**degree > number:
         root -= 1
     while (root + 1) ** degree <= number:
