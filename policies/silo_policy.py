@@ -1,0 +1,288 @@
+"""A silo's own law: what its data may be used for, with whom, and what that may cost in total.
+
+Signed by the silo's administrators; its version only goes up. Empty means deny: without a dataset, a purpose
+or a partner nothing is accepted. Encryption and masks cannot be turned off, and whatever else is permissive is
+warned about (:meth:`SiloPolicy.warnings`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from policies.canonical import signed_bytes
+from policies.plan import MAX_SILOS, PartyName, Real, Section, Sha256, Slug, Whole
+from privacy.budget import Budget, FilterSpec, RenyiFilter, ZcdpFilter
+
+POLICY_KIND = "silo-policy"
+MAX_VERSION = 2**31 - 1
+GENEROUS_EPSILON = 10.0
+LOOSE_DELTA = 1e-5
+
+Location = Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
+Column = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Share = Annotated[Real, Field(ge=0, le=1)]
+SourceFormat = Literal["parquet", "csv", "inter"]
+
+
+class Source(Section):
+    """Where the rows are: exactly one of these, a path or glob relative to the silo's directory."""
+
+    parquet: Location | None = None
+    csv: Location | None = None
+    inter: Location | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Source:
+        if len(self._named()) != 1:
+            raise ValueError("name exactly one source, such as parquet: data/purchases/*.parquet")
+        return self
+
+    def _named(self) -> list[tuple[SourceFormat, str]]:
+        sources: tuple[tuple[SourceFormat, str | None], ...] = (
+            ("parquet", self.parquet),
+            ("csv", self.csv),
+            ("inter", self.inter),
+        )
+        return [(name, path) for name, path in sources if path is not None]
+
+    @property
+    def format(self) -> SourceFormat:
+        """How the files are written."""
+        return self._named()[0][0]
+
+    @property
+    def path(self) -> str:
+        """Path or glob."""
+        return self._named()[0][1]
+
+
+class Columns(Section):
+    """Names of the columns in the source. ``timestamp`` and ``weight`` only where the source has them."""
+
+    user_id: Column = "user_id"
+    item_id: Column = "item_id"
+    timestamp: Column | None = None
+    weight: Column | None = None
+
+
+class Dataset(Section):
+    """One table of interactions.
+
+    Attributes:
+        source: the files.
+        columns: their column names.
+        max_interactions_per_user: cap of one person's history; plans may ask for fewer, never get more.
+        population: whose data it is; datasets of the same people share one account.
+        max_silos_per_user: in how many silos of a roster one person may be. A plan must assume at least this.
+        exclude_users: CSV file of user ids who said no; honoured from the next job on.
+        unit: of a graph dataset, what ``require.unit`` is for all others.
+    """
+
+    source: Source
+    columns: Columns = Columns()
+    max_interactions_per_user: Annotated[Whole, Field(ge=1, le=100_000)]
+    population: Slug
+    max_silos_per_user: Annotated[Whole, Field(ge=1, le=MAX_SILOS)]
+    exclude_users: Location | None = None
+    unit: Literal["user_row", "user_node"] | None = None
+
+
+class AccountBudget(Section):
+    """The most that one population's account may ever spend.
+
+    Attributes:
+        epsilon: bound on the privacy loss of one person.
+        delta: probability with which it may fail.
+        scope: ``lifetime``: nothing is ever forgotten or refilled.
+        filter: the account's accounting, fixed for its life.
+        orders: Rényi orders, only with ``filter: renyi``.
+    """
+
+    epsilon: Annotated[Real, Field(gt=0, le=100)]
+    delta: Annotated[Real, Field(gt=0, le=0.01)]
+    scope: Literal["lifetime"]
+    filter: Literal["zcdp", "renyi"]
+    orders: tuple[Real, ...] | None = None
+
+    @model_validator(mode="after")
+    def _orders_belong_to_renyi(self) -> AccountBudget:
+        if (self.filter == "renyi") != (self.orders is not None):
+            raise ValueError(
+                "orders: a renyi filter names them, such as [2, 4, 8, 16]; a zcdp filter has none"
+            )
+        if self.orders is not None:
+            RenyiFilter(kind="renyi", orders=self.orders)
+        return self
+
+    @property
+    def filter_spec(self) -> FilterSpec:
+        """The filter as the accounting knows it."""
+        if self.orders is None:
+            return ZcdpFilter(kind="zcdp")
+        return RenyiFilter(kind="renyi", orders=self.orders)
+
+    def to_budget(self) -> Budget:
+        """The budget as the ledger knows it."""
+        return Budget(epsilon=self.epsilon, delta=self.delta, filter=self.filter_spec)
+
+
+class Requirements(Section):
+    """What every plan must bring. There is no unprotected sum, so both switches have one position.
+
+    Attributes:
+        encryption: the coordinator learns no sum.
+        masks: key holders learn no single contribution.
+        unit: what the guarantee protects.
+    """
+
+    encryption: Literal[True] = True
+    masks: Literal[True] = True
+    unit: Literal["user"] = "user"
+
+
+class Accepts(Section):
+    """What a plan must look like to be accepted. Nothing is accepted by default.
+
+    Attributes:
+        purposes: purpose of a plan -> the one dataset it may use.
+        with_members: silos that may be in the roster with us.
+        max_epsilon_per_plan: ceiling of one plan's ``target_epsilon``.
+        min_silos: fewest contributions a sum may have.
+        min_colluding_silos: plans must cover at least so many colluders.
+        require: protections no plan may lack.
+        metrics: ``none`` or ``noised``: whether quality figures may leave.
+        verify_sums: share of rounds whose sum this silo recomputes; 1.0 where there is one round.
+        catalogues: SHA-256 of the catalogues that may be used; left out = any.
+    """
+
+    purposes: dict[Slug, Slug] = Field(default_factory=dict, max_length=100)
+    with_members: Annotated[tuple[PartyName, ...], Field(max_length=MAX_SILOS)] = ()
+    max_epsilon_per_plan: Annotated[Real, Field(gt=0, le=100)]
+    min_silos: Annotated[Whole, Field(ge=2, le=MAX_SILOS)]
+    min_colluding_silos: Annotated[Whole, Field(ge=1, lt=MAX_SILOS)]
+    require: Requirements = Requirements()
+    metrics: Literal["none", "noised"] = "none"
+    verify_sums: Share = 1.0
+    catalogues: Annotated[tuple[Sha256, ...], Field(max_length=1_000)] | None = None
+
+
+class Alignment(Section):
+    """Limits on finding common people (vertical plans).
+
+    Attributes:
+        capacity: declared size that hides how many people there are.
+        min_intersection: fewest common people.
+        reveal: who learns membership: ``none`` or ``both``.
+        max_runs_per_30_days: how often.
+    """
+
+    capacity: Annotated[Whole, Field(ge=1, le=100_000_000)]
+    min_intersection: Annotated[Whole, Field(ge=1, le=100_000_000)]
+    reveal: Literal["none", "both"] = "none"
+    max_runs_per_30_days: Annotated[Whole, Field(ge=1, le=1_000)]
+
+
+class Serving(Section):
+    """Whose features may score a user: ``own_features_only`` or, with a token of the person, more."""
+
+    mode: Literal["own_features_only", "consented_session"] = "own_features_only"
+
+
+class SiloPolicy(Section):
+    """The law of one silo, in force until ``expires`` (the last day, UTC)."""
+
+    kind: Literal["SiloPolicy"]
+    schema_version: Literal[1]
+    version: Annotated[Whole, Field(ge=1, le=MAX_VERSION)]
+    silo: PartyName
+    expires: date
+    datasets: dict[Slug, Dataset] = Field(default_factory=dict, max_length=100)
+    budgets: dict[Slug, AccountBudget] = Field(default_factory=dict, max_length=100)
+    accepts: Accepts
+    alignment: Alignment | None = None
+    serving: Serving = Serving()
+
+    @model_validator(mode="after")
+    def _agree(self) -> SiloPolicy:
+        problems = [*_dataset_problems(self), *_accepts_problems(self)]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def dataset_for(self, purpose: str) -> tuple[str, Dataset] | None:
+        """Name and table of the one dataset a purpose may use; None when the purpose is not accepted."""
+        name = self.accepts.purposes.get(purpose)
+        return None if name is None else (name, self.datasets[name])
+
+    def signed_bytes(self) -> bytes:
+        """What the administrators sign."""
+        return signed_bytes(POLICY_KIND, self)
+
+    def warnings(self) -> tuple[str, ...]:
+        """What an administrator should look at twice: permissive settings, and those that deny everything."""
+        return (*_permissive(self), *_denying(self))
+
+
+def _dataset_problems(policy: SiloPolicy) -> Iterator[str]:
+    for name, dataset in policy.datasets.items():
+        if dataset.population not in policy.budgets:
+            yield (
+                f"datasets.{name}.population: budgets has no account {dataset.population}; "
+                f"add budgets.{dataset.population}"
+            )
+
+
+def _accepts_problems(policy: SiloPolicy) -> Iterator[str]:
+    for purpose, name in policy.accepts.purposes.items():
+        if name not in policy.datasets:
+            known = ", ".join(policy.datasets) or "none yet"
+            yield f"accepts.purposes.{purpose}: there is no dataset {name}; datasets are: {known}"
+    if policy.silo in policy.accepts.with_members:
+        yield f"accepts.with_members: {policy.silo} is this silo itself; name the others only"
+    if len(set(policy.accepts.with_members)) != len(policy.accepts.with_members):
+        yield "accepts.with_members: a silo stands here twice; write each once"
+
+
+def _permissive(policy: SiloPolicy) -> Iterator[str]:
+    accepts = policy.accepts
+    for name, budget in policy.budgets.items():
+        if budget.epsilon > GENEROUS_EPSILON:
+            yield f"budgets.{name}.epsilon: {budget.epsilon:g} over a lifetime is a weak promise to a person"
+        if budget.delta > LOOSE_DELTA:
+            yield f"budgets.{name}.delta: {budget.delta:g} is large; stay below one over the number of people"
+    for name, dataset in policy.datasets.items():
+        if dataset.max_silos_per_user == 1 and len(accepts.with_members) > 0:
+            yield (
+                f"datasets.{name}.max_silos_per_user: 1 declares that nobody is a customer of two silos; "
+                "where that is not sure, write the number of silos one person may be in"
+            )
+    if accepts.verify_sums == 0:
+        yield "accepts.verify_sums: 0 never checks the coordinator's sums"
+    if policy.alignment is not None and policy.alignment.reveal == "both":
+        yield "alignment.reveal: both tells each side who is a customer of the other"
+
+
+def _denying(policy: SiloPolicy) -> Iterator[str]:
+    accepts = policy.accepts
+    if not accepts.with_members:
+        yield "accepts.with_members: empty, so every plan is denied; name the silos you work with"
+    elif accepts.min_silos > len(accepts.with_members) + 1:
+        yield (
+            f"accepts.min_silos: {accepts.min_silos} silos cannot come together from "
+            f"{len(accepts.with_members)} partners and this one; every plan is denied"
+        )
+    if not accepts.purposes:
+        yield "accepts.purposes: empty, so every plan is denied; map a purpose to a dataset"
+    used = {dataset.population for dataset in policy.datasets.values()}
+    for name in policy.budgets.keys() - used:
+        yield f"budgets.{name}: no dataset draws on this account"
+    for name, budget in policy.budgets.items():
+        if name in used and budget.epsilon < accepts.max_epsilon_per_plan:
+            yield (
+                f"budgets.{name}.epsilon: {budget.epsilon:g} is less than accepts.max_epsilon_per_plan "
+                f"{accepts.max_epsilon_per_plan:g}; plans between the two are denied by the account"
+            )
