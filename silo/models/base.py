@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from policies.price import weight_at
 from privacy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,6 +38,18 @@ class UnknownFamilyError(UsageError):
     """The plan names a model family this version does not have."""
 
     code = "unknown_family"
+
+
+def user_weights(family: str, grid: int, lengths: NDArray[np.integer]) -> Integers:
+    """Integer weight of each user's statistics, from the one place that derives it; 0 without a history.
+
+    Args:
+        family: a family of statistics (``item-graph`` or ``popularity``).
+        grid: integer units per contribution norm.
+        lengths: items of each user's history, after cap and de-duplication.
+    """
+    weights = {int(n): weight_at(family, grid, int(n)) for n in np.unique(lengths) if n > 0}
+    return np.array([weights.get(int(n), 0) for n in lengths], dtype=np.int64)
 
 
 class Family(ABC):

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from privacy.errors import DataError, UsageError
-from silo.models.base import Family, Integers, State
+from silo.models.base import Family, Integers, State, user_weights
 from silo.models.denoising import DenoisedGram, DenoiseSettings, Gram, Matrix, Vector, denoise
 from silo.models.gate import advantage
 from silo.models.recommender import Recommender
@@ -51,20 +51,6 @@ class ItemGraphSettings:
     ridge: float = 2.0
     min_uniqueness: float = 0.02
     denoise: DenoiseSettings = field(default_factory=DenoiseSettings)
-
-
-def user_weights(lengths: NDArray[np.int64], grid: int) -> Integers:
-    """Integer weight of each user's pairs: the largest ``q`` with ``q² n(n+1)/2 <= grid²``; 0 for no items.
-
-    Args:
-        lengths: items of each user's history, after cap and de-duplication.
-        grid: integer units per contribution norm.
-
-    Guarantees:
-        A user's upper triangle, ``n(n+1)/2`` entries equal to ``q``, has L2 norm at most ``grid``.
-    """
-    table = {int(n): isqrt(grid * grid // (int(n) * (int(n) + 1) // 2)) for n in np.unique(lengths) if n}
-    return np.array([table.get(int(n), 0) for n in lengths], dtype=np.int64)
 
 
 def triangle_size(items: int) -> int:
@@ -189,15 +175,15 @@ class ItemGraph(Family):
     ) -> Integers:
         """Sum ``q_u x x^T`` over this silo's users (see :func:`triangle_sums`)."""
         histories = interactions.matrix()
-        lengths = np.diff(histories.indptr).astype(np.int64)
-        return triangle_sums(histories, user_weights(lengths, self.plan.privacy.grid))
+        weights = user_weights(self.name, shape.grid, np.diff(histories.indptr))
+        return triangle_sums(histories, weights)
 
     @override
     def absorb(self, state: State, sums: Integers, round_index: int, shape: RoundShape) -> State:
         """Unpack the aggregate and remember how much noise it carries."""
         if len(sums) != triangle_size(self.num_items):
             raise DataError(f"an aggregate of {len(sums)} values is no Gram of {self.num_items} items")
-        grid = self.plan.privacy.grid
+        grid = shape.grid
         digest = hashlib.sha256(np.ascontiguousarray(sums, dtype="<i8").tobytes()).digest()
         return {
             "gram": symmetric_gram(sums, grid),

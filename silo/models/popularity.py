@@ -5,27 +5,19 @@ Each user adds ``q_u = ⌊s / √n⌋`` to each of their ``n`` items, so the vec
 
 from __future__ import annotations
 
-from math import isqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from typing_extensions import override
 
 from privacy.errors import DataError
-from silo.models.base import Family, Integers, State
+from silo.models.base import Family, Integers, State, user_weights
 from silo.models.denoising import denoise_diagonal
 from silo.models.recommender import Recommender
 
 if TYPE_CHECKING:
     from policies.price import RoundShape
     from silo.data.interactions import Interactions
-
-
-def count_weights(lengths: NDArray[np.int64], grid: int) -> Integers:
-    """Integer weight of each user's items: the largest ``q`` with ``q² n <= grid²``; 0 for no items."""
-    table = {int(n): isqrt(grid * grid // int(n)) for n in np.unique(lengths) if n}
-    return np.array([table.get(int(n), 0) for n in lengths], dtype=np.int64)
 
 
 class Popularity(Family):
@@ -47,8 +39,8 @@ class Popularity(Family):
     ) -> Integers:
         """Sum ``q_u x`` over this silo's users."""
         histories = interactions.matrix()
-        lengths = np.diff(histories.indptr).astype(np.int64)
-        weights = np.repeat(count_weights(lengths, self.plan.privacy.grid), lengths)
+        lengths = np.diff(histories.indptr)
+        weights = np.repeat(user_weights(self.name, shape.grid, lengths), lengths)
         sums = np.zeros(self.num_items, dtype=np.int64)
         np.add.at(sums, histories.indices, weights)
         return sums
@@ -58,7 +50,7 @@ class Popularity(Family):
         """Put the aggregate into users' units and remember how much noise it carries."""
         if len(sums) != self.num_items:
             raise DataError(f"an aggregate of {len(sums)} values does not count {self.num_items} items")
-        grid = self.plan.privacy.grid
+        grid = shape.grid
         return {"counts": sums / grid, "noise_std": np.array(self.total_noise_std(shape) / grid)}
 
     @override
