@@ -1,7 +1,7 @@
 """One keyed order of (user, item) pairs that is the same on every machine and for each user alone.
 
-Caps and splits need "random" choices that depend on nobody else's rows: a pair's place is a hash of the key, the
-user and the item, so adding or removing one person never moves another person's rows.
+Caps and splits need "random" choices that depend on nobody else's rows: a pair's place is a hash of the key,
+the user and the item, so adding or removing one person never moves another person's rows.
 """
 
 from __future__ import annotations

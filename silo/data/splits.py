@@ -1,12 +1,11 @@
 """Which rows are held out, and which users live in which silo of an experiment.
 
-The split of a user's rows depends on the seed and on that user's rows alone, so every party that holds these rows
-finds the same split, and one person more or less moves nobody else's.
+The split of a user's rows depends on the seed and on that user's rows alone, so every party that holds these
+rows finds the same split, and one person more or less moves nobody else's.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Final, Literal
 
 import numpy as np
@@ -47,8 +46,8 @@ def split(
 
     Args:
         rows: ``user_id``, ``item_id``, ``timestamp`` (null allowed) and whatever else; each pair once.
-        kind: ``random``: ``max(1, floor(fraction · n))`` of a user's n rows; ``last``: the most recent row, ties
-            by seed, rows without a time count as the oldest; ``none``: nothing.
+        kind: ``random``: ``max(1, floor(fraction · n))`` of a user's n rows; ``last``: the most recent row,
+            ties by seed, rows without a time count as the oldest; ``none``: nothing.
         fraction: share held out, in (0, 1); ``random`` only.
         seed: decides the order of a user's rows.
 
@@ -104,7 +103,7 @@ def _held_out(rows: pl.DataFrame, kind: SplitKind, fraction: float, seed: int) -
     )
     counts = ranked["rows_of_user"].to_numpy()
     quota = np.maximum(1, np.floor(fraction * counts + 1e-9)) if kind == "random" else np.ones(counts.size)
-    quota[counts < 2] = 0
+    quota = np.minimum(quota, counts - 1)  # 0 for a user with one row
     held = np.zeros(rows.height, dtype=np.bool_)
     held[ranked["row"].to_numpy()] = ranked["place"].to_numpy() < quota
     return pl.Series("held", held)
@@ -113,9 +112,9 @@ def _held_out(rows: pl.DataFrame, kind: SplitKind, fraction: float, seed: int) -
 def partition_by_taste(matrix: sp.csr_matrix, num_silos: int, seed: int) -> npt.NDArray[np.int64]:
     """Spread users over silos as organisations differ: unevenly, each with its own mixture of tastes.
 
-    Users are clustered by spherical k-means on a truncated SVD of their normalised histories; every cluster is
-    spread over the silos by a Dirichlet draw, and the draw whose sizes come nearest to shares proportional to
-    ``rank^-0.7`` is taken. For experiments only: it needs all rows in one place.
+    Users are clustered by spherical k-means on a truncated SVD of their normalised histories; every cluster
+    is spread over the silos by a Dirichlet draw, and the draw whose sizes come nearest to shares proportional
+    to ``rank^-0.7`` is taken. For experiments only: it needs all rows in one place.
 
     Args:
         matrix: users × items, non-negative.
@@ -161,13 +160,13 @@ def _taste_clusters(
     tastes = _unit_rows(_taste_vectors(matrix, rng))
     num_clusters = min(num_clusters, tastes.shape[0])
     centres = tastes[rng.choice(tastes.shape[0], num_clusters, replace=False)]
-    nearest = (tastes @ centres.T).argmax(axis=1)
+    nearest = _nearest(tastes, centres)
     for _ in range(_KMEANS_STEPS):
         sums = np.zeros_like(centres)
         np.add.at(sums, nearest, tastes)
         filled = np.bincount(nearest, minlength=num_clusters) > 0
         centres[filled] = _unit_rows(sums[filled])
-        nearest = (tastes @ centres.T).argmax(axis=1)
+        nearest = _nearest(tastes, centres)
     return nearest
 
 
@@ -184,13 +183,18 @@ def _taste_vectors(matrix: sp.csr_matrix, rng: np.random.Generator) -> npt.NDArr
     return np.asarray(left[:, order] * values[order], dtype=np.float64)
 
 
+def _nearest(points: npt.NDArray[np.float64], centres: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    return np.asarray((points @ centres.T).argmax(axis=1), dtype=np.int64)
+
+
 def _unit_rows(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float64)
 
 
 def _without_empty(silos: npt.NDArray[np.int64], num_silos: int) -> npt.NDArray[np.int64]:
     for silo in range(num_silos):
         sizes = np.bincount(silos, minlength=num_silos)
         if sizes[silo] == 0:
-            silos[math.floor(np.flatnonzero(silos == sizes.argmax())[-1])] = silo
+            silos[int(np.flatnonzero(silos == sizes.argmax())[-1])] = silo
     return silos
