@@ -1,7 +1,7 @@
 """A silo's own law: what its data may be used for, with whom, and what that may cost in total.
 
 Signed by the silo's administrators; its version only goes up. Empty means deny: without a dataset, a purpose
-or a partner nothing is accepted. Encryption and masks cannot be turned off, and whatever else is permissive is
+or a partner nothing is accepted. Encryption and masks cannot be turned off; whatever else is permissive is
 warned about (:meth:`SiloPolicy.warnings`).
 """
 
