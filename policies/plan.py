@@ -7,11 +7,11 @@ from agreements and upper bounds, never from rows. The roster's first silo leads
 
     Plan ── catalogue ── holdout ── model ── training ── privacy ── protection ── releases
 
-Field rules live beside their fields; rules across fields stand at the end and each says why. What a plan costs
-and whether it is possible at all is arithmetic and lives in :mod:`policies.price`.
+Field rules live beside their fields; rules across fields stand at the end and each says why. What a plan
+costs and whether it is possible at all is arithmetic and lives in :mod:`policies.price`.
 
-Signed bytes leave out unset fields, so a field added later never changes an old plan's digest: a default, once
-published, never changes.
+Signed bytes leave out unset fields, so a field added later never changes an old plan's digest: a default,
+once published, never changes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, StringConstraints, ValidationError, model_validator
 
 from privacy.budget import FilterSpec, RenyiFilter, ZcdpFilter
 
@@ -159,15 +159,18 @@ class Privacy(Section):
         if (self.filter == "renyi") != (self.orders is not None):
             raise ValueError("orders: a renyi filter names its orders, a zcdp filter has none")
         if self.orders is not None:
-            RenyiFilter(kind="renyi", orders=self.orders)
+            try:
+                RenyiFilter(orders=self.orders)
+            except ValidationError as error:
+                raise ValueError(f"orders: {error.errors(include_url=False)[0]['msg']}") from error
         return self
 
     @property
     def filter_spec(self) -> FilterSpec:
         """The filter as the accounting knows it."""
         if self.orders is None:
-            return ZcdpFilter(kind="zcdp")
-        return RenyiFilter(kind="renyi", orders=self.orders)
+            return ZcdpFilter()
+        return RenyiFilter(orders=self.orders)
 
 
 class Protection(Section):
@@ -281,12 +284,12 @@ def _collusion_problems(plan: Plan) -> Iterator[str]:
         yield f"privacy.colluding_silos: {c} is more than all others of {n} silos; write at most {n - 1}"
     elif plan.privacy.noise_placement == "federation" and n - c < 2:
         yield (
-            f"privacy.noise_placement: federation needs two silos outside the collusion, {n} - {c} is {n - c}; "
+            f"privacy.noise_placement: federation needs two silos outside the collusion, here {n - c}; "
             "write noise_placement: silo"
         )
     elif plan.privacy.noise_placement == "silo" and c != n - 1:
         yield (
-            "privacy.colluding_silos: with noise_placement: silo each silo's noise suffices against all others; "
+            "privacy.colluding_silos: under noise_placement: silo each silo's noise suffices alone; "
             f"write {n - 1}"
         )
     if plan.training.local_steps > 1 and plan.privacy.noise_placement != "silo":
