@@ -14,6 +14,7 @@ import polars as pl
 
 from privacy.errors import DataError
 from silo.data.catalogue import Catalogue, CatalogueItem
+from silo.data.cleaning import refuse_outside
 from silo.data.item_files import plain, read_item_file
 from silo.data.tables import (
     IMPOSSIBLE_TIME,
@@ -72,12 +73,6 @@ _ALIASES: Final = {
 }
 
 
-class OutsideCatalogueError(DataError):
-    """Rows name items that the public item list does not hold."""
-
-    code = "outside_catalogue"
-
-
 class UnknownSetError(DataError):
     """A path that holds no data set we can read."""
 
@@ -101,24 +96,6 @@ class PublicSet:
     catalogue: Catalogue
     notes: tuple[str, ...] = ()
     friends: pl.DataFrame | None = None
-
-
-def refuse_outside(item_ids: pl.Series, catalogue: Catalogue, *, where: str) -> None:
-    """Refuse rows whose item is not in ``catalogue``; names items, which are public, never users.
-
-    Raises:
-        OutsideCatalogueError: with their number and the first few item ids.
-    """
-    outside = item_ids.filter(~item_ids.is_in(list(catalogue.item_ids)))
-    if outside.is_empty():
-        return
-    names = outside.unique().sort()
-    few = ", ".join(f"'{name}'" for name in names.head(5)) + (", …" if len(names) > 5 else "")
-    raise OutsideCatalogueError(
-        f"{len(names):,} items outside the catalogue ({len(outside):,} rows): {few}",
-        where=where,
-        remedy="Add them to the item file, make the catalogue anew, or remove these rows.",
-    )
 
 
 def load_public_set(

@@ -1,0 +1,186 @@
+"""Rows to interactions, by rules that look at one person at a time.
+
+Every rule uses constants of the plan or the policy and that person's rows only, so adding or removing one
+person changes nobody else's rows and cleaning costs no privacy. What is wrong with a whole table is an error
+instead. The report counts people and rows: it stays with the silo's own administrator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict
+
+from privacy.errors import DataError, UsageError
+from silo.data.catalogue import Catalogue
+from silo.data.interactions import Interactions
+from silo.data.ordering import pair_hashes
+
+
+class OutsideCatalogueError(DataError):
+    """Rows name items that the public item list does not hold."""
+
+    code = "outside_catalogue"
+
+
+class TooManyUsersError(DataError):
+    """More users than the plan's public bound."""
+
+    code = "too_many_users"
+
+
+class CleaningReport(BaseModel):
+    """What cleaning changed, in rows unless it says users. For the silo's administrator only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows: int
+    excluded_users: int
+    excluded_rows: int
+    impossible_times: int
+    non_positive_weights: int
+    duplicates: int
+    users_over_cap: int
+    rows_over_cap: int
+    users: int
+    interactions: int
+
+    def lines(self) -> tuple[str, ...]:
+        """The report in words: what was read, each thing that was dropped, what remains."""
+        dropped = {
+            f"rows of {self.excluded_users:,} people who opted out": self.excluded_rows,
+            "rows with an impossible time": self.impossible_times,
+            "rows with a weight of zero or less": self.non_positive_weights,
+            "repeated (user, item) pairs": self.duplicates,
+            f"rows above the cap of {self.users_over_cap:,} users": self.rows_over_cap,
+        }
+        return (
+            f"{self.rows:,} rows read",
+            *(f"{count:,} {what} left out" for what, count in dropped.items() if count),
+            f"{self.interactions:,} interactions of {self.users:,} users remain",
+        )
+
+
+def refuse_outside(item_ids: pl.Series, catalogue: Catalogue, *, where: str | None = None) -> None:
+    """Refuse rows whose item is not in ``catalogue``; names items, which are public, never users.
+
+    Raises:
+        OutsideCatalogueError: with their number and the first few item ids.
+    """
+    outside = item_ids.filter(~item_ids.is_in(list(catalogue.item_ids)))
+    if outside.is_empty():
+        return
+    names = outside.unique().sort()
+    few = ", ".join(f"'{name}'" for name in names.head(5)) + (", …" if len(names) > 5 else "")
+    raise OutsideCatalogueError(
+        f"{len(names):,} items outside the catalogue ({len(outside):,} rows): {few}",
+        where=where,
+        remedy="Add them to the item file and make the catalogue anew, or remove these rows.",
+    )
+
+
+def clean(
+    rows: pl.DataFrame,
+    catalogue: Catalogue,
+    *,
+    max_interactions_per_user: int,
+    max_users: int | None = None,
+    exclude_users: Collection[str] = (),
+) -> tuple[Interactions, CleaningReport]:
+    """Make interactions of a dataset's rows.
+
+    In this order: rows of people who opted out, with an impossible time (negative, NaN, in no calendar) or
+    with a weight of zero or less are left out; of a repeated pair the latest row stays; of a longer history
+    than the cap the most recent rows stay, rows without a time counting as the oldest and ties decided by a
+    hash of user and item.
+
+    Args:
+        rows: as ``silo.data.sources.read_dataset`` gives them: ``user_id``, ``item_id``, and ``timestamp``,
+            ``weight`` where there are any.
+        catalogue: the plan's public list.
+        max_interactions_per_user: the smaller cap of plan and policy.
+        max_users: the plan's ``max_users_per_silo``; ``None`` sets no bound.
+        exclude_users: external ids of people who said no.
+
+    Returns:
+        Interactions, users in the order of their ids, and the report for the local administrator.
+
+    Raises:
+        UsageError: a cap below one.
+        OutsideCatalogueError: an item is not in the catalogue.
+        TooManyUsersError: more users remain than ``max_users``. Choosing some would make one person's place
+            depend on the others.
+    """
+    if max_interactions_per_user < 1:
+        raise UsageError(
+            f"a cap of {max_interactions_per_user} interactions leaves nothing",
+            where="max_interactions_per_user",
+            remedy="Set it to 1 or more.",
+        )
+    excluded = rows["user_id"].is_in(list(exclude_users))
+    kept = rows.filter(~excluded)
+    refuse_outside(kept["item_id"], catalogue)
+    timed = _without_impossible_times(kept)
+    weighed = timed.filter((pl.col("weight") > 0).fill_null(True)) if "weight" in timed.columns else timed
+    once = weighed.sort("timestamp", nulls_last=False, maintain_order=True).unique(
+        ["user_id", "item_id"], keep="last", maintain_order=True
+    )
+    capped = _capped(once, max_interactions_per_user)
+    interactions = _indexed(capped, catalogue)
+    if max_users is not None and interactions.num_users > max_users:
+        raise TooManyUsersError(
+            f"more users than the {max_users:,} this plan allows for",
+            where="max_users_per_silo",
+            remedy="Propose a plan with a larger max_users_per_silo.",
+        )
+    report = CleaningReport(
+        rows=rows.height,
+        excluded_users=rows.filter(excluded)["user_id"].n_unique(),
+        excluded_rows=rows.height - kept.height,
+        impossible_times=kept.height - timed.height,
+        non_positive_weights=timed.height - weighed.height,
+        duplicates=weighed.height - once.height,
+        users_over_cap=once["user_id"]
+        .value_counts()
+        .filter(pl.col("count") > max_interactions_per_user)
+        .height,
+        rows_over_cap=once.height - capped.height,
+        users=interactions.num_users,
+        interactions=interactions.num_interactions,
+    )
+    return interactions, report
+
+
+def _without_impossible_times(rows: pl.DataFrame) -> pl.DataFrame:
+    if "timestamp" not in rows.columns:
+        return rows.with_columns(pl.lit(None, pl.Int64).alias("timestamp"))
+    return rows.filter((pl.col("timestamp") >= 0).fill_null(True))
+
+
+def _capped(rows: pl.DataFrame, cap: int) -> pl.DataFrame:
+    order = pl.Series("order", pair_hashes(rows["user_id"], rows["item_id"], key="cap"))
+    ranked = rows.with_columns(order).sort(
+        ["timestamp", "order"], descending=[True, False], nulls_last=[True, False]
+    )
+    return ranked.filter(pl.int_range(pl.len()).over("user_id") < cap)
+
+
+def _indexed(rows: pl.DataFrame, catalogue: Catalogue) -> Interactions:
+    users = rows["user_id"].unique().sort()
+    frame = pl.DataFrame(
+        {
+            "user_index": users.search_sorted(rows["user_id"]),
+            "item_index": _index_of(rows["item_id"], catalogue),
+            "timestamp": rows["timestamp"],
+        }
+    )
+    return Interactions(tuple(users.to_list()), frame, catalogue)
+
+
+def _index_of(item_ids: pl.Series, catalogue: Catalogue) -> pl.Series:
+    table = pl.DataFrame({"item_id": catalogue.item_ids}, schema={"item_id": pl.String}).with_row_index(
+        "index"
+    )
+    joined = item_ids.alias("item_id").to_frame().join(table, on="item_id", how="left", maintain_order="left")
+    return joined["index"]

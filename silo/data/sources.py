@@ -1,0 +1,101 @@
+"""A silo's own tables, read as its signed policy declares them."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from policies.silo_policy import Dataset
+from silo.data.catalogue import Catalogue
+from silo.data.cleaning import refuse_outside
+from silo.data.tables import (
+    EmptyTableError,
+    MissingColumnError,
+    UnreadableTableError,
+    read_table,
+    standard_rows,
+)
+
+_USER_ID: Final = "user_id"
+
+
+def read_dataset(dataset: Dataset, directory: Path, catalogue: Catalogue | None) -> pl.DataFrame:
+    """Read all rows of a dataset; nothing is dropped yet.
+
+    Args:
+        dataset: from the policy: files, column names.
+        directory: the silo's directory; relative paths start there.
+        catalogue: items outside it are refused, with the file's name; ``None`` skips that check.
+
+    Returns:
+        ``user_id``, ``item_id`` (text), ``timestamp`` (Unix seconds, null where there is none,
+        ``IMPOSSIBLE_TIME`` where there cannot be one) and ``weight`` (float64, null where there is none).
+
+    Raises:
+        UnreadableTableError: no file there, or not in the declared format.
+        EmptyTableError, MissingColumnError, BadValueError: what is wrong, and in which line.
+        OutsideCatalogueError: a file names items the catalogue does not hold.
+    """
+    named = dataset.columns
+    columns = {"user_id": named.user_id, "item_id": named.item_id}
+    columns |= {"timestamp": named.timestamp} if named.timestamp is not None else {}
+    columns |= {"weight": named.weight} if named.weight is not None else {}
+    absent = [
+        pl.lit(None, dtype).alias(role)
+        for role, dtype in (("timestamp", pl.Int64), ("weight", pl.Float64))
+        if role not in columns
+    ]
+    tables = []
+    for path in _files(dataset, directory):
+        table = read_table(path, dataset.source.format)
+        first_line = 1 if dataset.source.format == "parquet" else 2
+        rows = standard_rows(table, columns, where=str(path), first_line=first_line).with_columns(absent)
+        if catalogue is not None:
+            refuse_outside(rows["item_id"], catalogue, where=str(path))
+        tables.append(rows)
+    return pl.concat(tables)
+
+
+def read_exclusions(dataset: Dataset, directory: Path) -> frozenset[str]:
+    """External ids of the people who said no (``exclude_users``); empty where the policy names no file.
+
+    Args:
+        dataset: from the policy.
+        directory: the silo's directory.
+
+    Raises:
+        UnreadableTableError: the file is missing or no CSV: nobody's no is overlooked.
+        MissingColumnError: neither ``user_id`` nor the dataset's own name of that column stands in its header.
+        BadValueError: an id is missing, NaN or negative.
+    """
+    if dataset.exclude_users is None:
+        return frozenset()
+    path = directory / dataset.exclude_users
+    try:
+        table = read_table(path, "csv")
+    except EmptyTableError:
+        return frozenset()
+    column = next((name for name in (dataset.columns.user_id, _USER_ID) if name in table.columns), None)
+    if column is None:
+        raise MissingColumnError(
+            f"no column '{dataset.columns.user_id}' of people who opted out",
+            where=f"{path}:1",
+            remedy=f"Make '{dataset.columns.user_id}' the first line, then one id a line.",
+        )
+    return frozenset(
+        standard_rows(table, {_USER_ID: column}, where=str(path), first_line=2)[_USER_ID].to_list()
+    )
+
+
+def _files(dataset: Dataset, directory: Path) -> list[Path]:
+    pattern = dataset.source.path
+    absolute = pattern if Path(pattern).is_absolute() else f"{glob.escape(str(directory))}/{pattern}"
+    found = sorted(Path(match) for match in glob.glob(absolute, recursive=True))
+    if not found:
+        raise UnreadableTableError(
+            "no file matches", where=absolute, remedy="Check `source` in policy.yaml; paths start at --dir."
+        )
+    return found
