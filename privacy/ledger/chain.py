@@ -52,6 +52,7 @@ __all__ = [
     "entry_hash",
     "read_entries",
     "signed_message",
+    "utc_now",
     "verify_chain",
 ]
 
@@ -71,6 +72,11 @@ CREATE TRIGGER IF NOT EXISTS entries_are_never_deleted BEFORE DELETE ON entries
     BEGIN SELECT RAISE(ABORT, 'entries are never deleted'); END;
 """
 _COLUMNS = "seq, at, kind, payload, previous, hash, key_id, signature"
+
+
+def utc_now() -> datetime:
+    """The clock of a log that is given none."""
+    return datetime.now(UTC)
 
 
 class Head(NamedTuple):
@@ -131,7 +137,8 @@ class ChainLog:
         *,
         sign: Callable[[bytes], bytes],
         key_id: str,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = utc_now,
+        tables: str = "",
     ) -> Self:
         """Open the log, creating the file (mode 0600) if there is none.
 
@@ -140,12 +147,13 @@ class ChainLog:
             sign: returns the raw signature of a message under the owner's identity.
             key_id: names the signing key in each entry.
             clock: the time written into entries.
+            tables: SQL that makes a fresh file's tables beside the entries.
 
         Raises:
             LogStorageError: the file cannot be opened or written.
             LogCorruptError: it is not a log of this version.
         """
-        connection = open_durable(path, _SCHEMA)
+        connection = open_durable(path, _SCHEMA + tables)
         return cls(connection, path, sign, key_id, clock)
 
     def close(self) -> None:

@@ -1,0 +1,125 @@
+"""What a ledger refuses, and why: pure, before anything is written."""
+
+from __future__ import annotations
+
+from privacy.errors import DeniedError, TrustError
+from privacy.ledger.records import AccountTerms, Committed, Reserved, event_key
+from privacy.ledger.state import AccountStatus, JobStatus
+
+
+class UnknownAccountError(DeniedError):
+    """No policy gave this population a budget."""
+
+    code = "unknown_account"
+
+
+class FilterChangedError(DeniedError):
+    """An account's filter and orders are fixed for its life."""
+
+    code = "filter_changed"
+
+
+class StalePolicyError(TrustError):
+    """Terms or a reservation under a policy that is not the newest the account knows."""
+
+    code = "stale_policy"
+
+
+class ReservationConflictError(DeniedError):
+    """The job reserved something else, or is over."""
+
+    code = "reservation_conflict"
+
+
+class ChargeRefusedError(DeniedError):
+    """The contribution may not be charged, and therefore not leave."""
+
+    code = "charge_refused"
+
+
+def same_terms(known: AccountStatus, terms: AccountTerms) -> bool:
+    """Whether an account has exactly these terms already."""
+    return (known.budget, known.policy_sha256, known.policy_version) == (
+        terms.budget,
+        terms.policy_sha256,
+        terms.policy_version,
+    )
+
+
+def refuse_stale_terms(known: AccountStatus, terms: AccountTerms) -> None:
+    """New terms need a newer policy, and never another filter.
+
+    Raises:
+        FilterChangedError: another filter or other orders.
+        StalePolicyError: the policy is not newer.
+    """
+    if known.budget.filter != terms.budget.filter:
+        raise FilterChangedError(
+            "the filter of an account is fixed for its life",
+            where=known.account,
+            remedy="write the old filter into the policy, or name a new population if the people differ",
+        )
+    if terms.policy_version <= known.policy_version:
+        raise StalePolicyError(
+            f"policy version {terms.policy_version} cannot change what version {known.policy_version} set",
+            where=known.account,
+            remedy="raise `version` in policy.yaml and sign it",
+        )
+
+
+def refuse_other_reservation(known: JobStatus, record: Reserved) -> None:
+    """A job reserves once: the same again, while it is open, and nothing else.
+
+    Raises:
+        ReservationConflictError: it reserved something else, or is over.
+    """
+    wanted = {event_key(item.event): item.count for item in record.events}
+    found = {event_key(item.event): item.reserved for item in known.allowances}
+    fields = ("account", "dataset", "plan_sha256", "policy_sha256", "requested_by")
+    if wanted != found or any(getattr(known, name) != getattr(record, name) for name in fields):
+        raise ReservationConflictError(
+            "this job reserved something else before", where=known.job, remedy="propose a new job"
+        )
+    if not known.open:
+        raise ReservationConflictError(
+            "this job is over and released what it did not use", where=known.job, remedy="propose a new job"
+        )
+
+
+def refuse_other_event(record: Committed, charged: str) -> None:
+    """One (job, round, attempt) is charged for one event.
+
+    Raises:
+        ChargeRefusedError: ``charged``, the key of the earlier event, is another one's.
+    """
+    if event_key(record.event) != charged:
+        raise ChargeRefusedError(
+            f"round {record.round}, attempt {record.attempt} was charged for another event",
+            where=record.job,
+            remedy="send the contribution that was charged, or open a new attempt",
+        )
+
+
+def refuse_unreserved(record: Committed, status: JobStatus) -> None:
+    """Only what an open job reserved and has not used up may be charged.
+
+    Raises:
+        ChargeRefusedError: the job is over, or the event was not reserved, or as often as it was.
+    """
+    key = event_key(record.event)
+    if not status.open:
+        raise ChargeRefusedError("this job is over", where=record.job, remedy="propose a new job")
+    for item in status.allowances:
+        if event_key(item.event) == key:
+            if item.committed < item.reserved:
+                return
+            raise ChargeRefusedError(
+                f"all {item.reserved} reserved releases of this event are used up",
+                where=record.job,
+                remedy="end the job; a new plan may reserve more burned rounds",
+            )
+    raise ChargeRefusedError(
+        "this event is not among those the job reserved",
+        where=record.job,
+        remedy="the noise that was drawn is not the plan's: nothing may leave",
+    )

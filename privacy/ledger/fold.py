@@ -1,0 +1,238 @@
+"""The meaning of a ledger's entries, recomputed from the entries alone.
+
+The ledger keeps its accounts in tables beside the entries so that an append need not read them all. This is
+the other way to the same state, written apart, so that an auditor need not believe the tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from privacy.accounting import admit
+from privacy.errors import DeniedError, TrustError
+from privacy.events import EventCount, Record
+from privacy.ledger.chain import Entry
+from privacy.ledger.records import (
+    ACCOUNT_OPENED,
+    AccountTerms,
+    Committed,
+    CountedEvent,
+    Receipt,
+    Released,
+    Reserved,
+    Witnessed,
+    count_events,
+    event_counts,
+    event_key,
+    event_of,
+    read_record,
+)
+from privacy.ledger.state import AccountStatus, Allowance, JobStatus, LedgerState
+
+
+@dataclass(frozen=True, slots=True)
+class FoldProblem:
+    """An entry that a ledger would not have written. ``code`` is stable."""
+
+    code: str
+    seq: int
+    text: str
+
+
+@dataclass
+class _Job:
+    reserved: Reserved
+    seq: int
+    allowed: dict[str, int]
+    committed: dict[str, int] = field(default_factory=dict)
+    open: bool = True
+
+    def outstanding(self) -> dict[str, int]:
+        if not self.open:
+            return {}
+        rest = {key: count - self.committed.get(key, 0) for key, count in self.allowed.items()}
+        return {key: count for key, count in rest.items() if count > 0}
+
+
+class Fold:
+    """Reads entries in order; after any of them :meth:`state` is the ledger's state at that entry.
+
+    Attributes:
+        charges: event key by (job, round, attempt).
+        receipts: every receipt of every ``witnessed`` entry.
+        last_charge_seq: number of the last ``committed`` entry, 0 if none.
+        last_charge_job: its job.
+        terms: every accepted set of terms, in order.
+    """
+
+    def __init__(self) -> None:
+        self.charges: dict[tuple[str, int, int], str] = {}
+        self.receipts: list[Receipt] = []
+        self.terms: list[AccountTerms] = []
+        self.last_charge_seq = 0
+        self.last_charge_job = ""
+        self._accounts: dict[str, AccountTerms] = {}
+        self._changed: set[str] = set()
+        self._jobs: dict[str, _Job] = {}
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry]) -> tuple[Fold, tuple[FoldProblem, ...]]:
+        """Fold all ``entries`` and collect what is wrong with them."""
+        fold = cls()
+        return fold, tuple(problem for entry in entries for problem in fold.apply(entry))
+
+    def apply(self, entry: Entry) -> Iterator[FoldProblem]:
+        """Take one more entry; yields what is wrong with it.
+
+        A wrong entry still counts as spent where it says that something was released.
+        """
+        try:
+            record = read_record(entry)
+        except TrustError as error:
+            yield FoldProblem("entry_unknown", entry.seq, error.message)
+            return
+        handlers: dict[type[Record], Callable[..., Iterator[FoldProblem]]] = {
+            AccountTerms: self._terms,
+            Reserved: self._reserved,
+            Committed: self._committed,
+            Released: self._released,
+            Witnessed: self._witnessed,
+        }
+        yield from handlers[type(record)](entry, record)
+
+    def state(self) -> LedgerState:
+        """Accounts and jobs after the entries so far."""
+        jobs = {
+            name: JobStatus(
+                job=name,
+                account=job.reserved.account,
+                dataset=job.reserved.dataset,
+                plan_sha256=job.reserved.plan_sha256,
+                policy_sha256=job.reserved.policy_sha256,
+                requested_by=job.reserved.requested_by,
+                seq=job.seq,
+                allowances=tuple(
+                    Allowance(event_of(key), job.allowed[key], job.committed.get(key, 0))
+                    for key in sorted(job.allowed)
+                ),
+                open=job.open,
+            )
+            for name, job in self._jobs.items()
+        }
+        return LedgerState({name: self._status(name) for name in self._accounts}, jobs)
+
+    def _status(self, account: str) -> AccountStatus:
+        terms = self._accounts[account]
+        committed: dict[str, int] = {}
+        outstanding: dict[str, int] = {}
+        for job in self._jobs.values():
+            if job.reserved.account == account:
+                _add(committed, job.committed)
+                _add(outstanding, job.outstanding())
+        return AccountStatus(
+            account=account,
+            budget=terms.budget,
+            policy_sha256=terms.policy_sha256,
+            policy_version=terms.policy_version,
+            committed=event_counts(committed),
+            outstanding=event_counts(outstanding),
+        )
+
+    def _terms(self, entry: Entry, record: AccountTerms) -> Iterator[FoldProblem]:
+        known = self._accounts.get(record.account)
+        if (known is None) != (entry.kind == ACCOUNT_OPENED):
+            text = f"account {record.account} was opened twice or changed before it was opened"
+            yield FoldProblem("account_order", entry.seq, text)
+        if known is not None and record.budget.filter != known.budget.filter:
+            text = f"the filter of account {record.account} changed; it is fixed for the account's life"
+            yield FoldProblem("filter_changed", entry.seq, text)
+        if known is not None and record.policy_version <= known.policy_version:
+            text = f"the terms of account {record.account} changed without a newer policy version"
+            yield FoldProblem("policy_version", entry.seq, text)
+        if known is not None:
+            self._changed.add(record.account)
+        self._accounts[record.account] = record
+        self.terms.append(record)
+
+    def _reserved(self, entry: Entry, record: Reserved) -> Iterator[FoldProblem]:
+        terms = self._accounts.get(record.account)
+        if terms is None:
+            text = f"account {record.account} does not exist"
+            yield FoldProblem("account_unknown", entry.seq, text)
+            return
+        if record.job in self._jobs:
+            text = f"job {record.job} reserved twice"
+            yield FoldProblem("reserved_twice", entry.seq, text)
+            return
+        if record.policy_sha256 != terms.policy_sha256:
+            text = f"job {record.job} was reserved under another policy than the account's"
+            yield FoldProblem("policy_mismatch", entry.seq, text)
+        self._jobs[record.job] = _Job(record, entry.seq, _counts(record.events))
+        yield from self._overdraft(entry, record.account)
+
+    def _committed(self, entry: Entry, record: Committed) -> Iterator[FoldProblem]:
+        job = self._jobs.get(record.job)
+        if job is None:
+            text = f"job {record.job} was charged and had reserved nothing"
+            yield FoldProblem("charge_unreserved", entry.seq, text)
+            return
+        place = (record.job, record.round, record.attempt)
+        label = f"job {record.job}, round {record.round}, attempt {record.attempt}"
+        if place in self.charges:
+            yield FoldProblem("double_spend", entry.seq, f"{label} was charged twice")
+        if not _same_job(record, job.reserved):
+            text = f"{label} names another account, dataset, plan, policy or proposer than its reservation"
+            yield FoldProblem("charge_mismatch", entry.seq, text)
+        key = event_key(record.event)
+        if not job.outstanding().get(key):
+            text = f"{label} was charged for an event that was not, or no longer, reserved"
+            yield FoldProblem("charge_unreserved", entry.seq, text)
+        job.committed[key] = job.committed.get(key, 0) + 1
+        self.charges[place] = key
+        self.last_charge_seq, self.last_charge_job = entry.seq, record.job
+        if record.account in self._changed:
+            yield from self._overdraft(entry, record.account, only_committed=True)
+
+    def _released(self, entry: Entry, record: Released) -> Iterator[FoldProblem]:
+        job = self._jobs.get(record.job)
+        if job is None or not job.open or job.reserved.account != record.account:
+            text = f"job {record.job} released what it had not reserved"
+            yield FoldProblem("release_exceeds", entry.seq, text)
+            return
+        outstanding = job.outstanding()
+        released = _counts(record.events)
+        if any(count > outstanding.get(key, 0) for key, count in released.items()):
+            text = f"job {record.job} released more than it had reserved and not used"
+            yield FoldProblem("release_exceeds", entry.seq, text)
+        elif released != outstanding:
+            text = f"job {record.job} released less than it had reserved and not used"
+            yield FoldProblem("release_incomplete", entry.seq, text)
+        job.open = False
+
+    def _witnessed(self, _entry: Entry, record: Witnessed) -> Iterator[FoldProblem]:
+        self.receipts.extend(record.receipts)
+        return iter(())
+
+    def _overdraft(
+        self, entry: Entry, account: str, *, only_committed: bool = False
+    ) -> Iterator[FoldProblem]:
+        status = self._status(account)
+        try:
+            admit(status.spent if only_committed else status.counted, status.budget)
+        except DeniedError as error:
+            yield FoldProblem("overdraft", entry.seq, f"account {account}: {error.message}")
+
+
+def _add(total: dict[str, int], counts: dict[str, int]) -> None:
+    for key, count in counts.items():
+        total[key] = total.get(key, 0) + count
+
+
+def _counts(events: Iterable[CountedEvent]) -> dict[str, int]:
+    return count_events(EventCount(item.event, item.count) for item in events)
+
+
+def _same_job(record: Committed, reserved: Reserved) -> bool:
+    fields = ("account", "dataset", "plan_sha256", "policy_sha256", "requested_by")
+    return all(getattr(record, name) == getattr(reserved, name) for name in fields)

@@ -1,0 +1,380 @@
+"""The ledger: every silo owns one, and nothing derived from a row leaves the silo without its entry here.
+
+Guarantees:
+    * *Reserve, then commit.* A job's whole cost is reserved durably before rows are touched, and refused
+      before anything is written if the account's privacy filter cannot take it on top of everything committed
+      and reserved.
+    * *Exactly once.* One (job, round, attempt) is charged once, however often and from however many processes
+      it is committed; a crash leaves it spent, never unspent.
+    * *No overdraft.* Check and write are one transaction that excludes every other process.
+    * *Only a ledger makes a* :class:`Charge` *or a* :class:`Reservation`, so a function that takes one cannot
+      be called without having paid.
+
+==============================================  =====================================================
+called with                                     does
+==============================================  =====================================================
+a job reserved already, same arguments          returns the same reservation, writes nothing
+a job reserved already, other arguments         ``ReservationConflictError``
+a (job, round, attempt) committed already       returns the same charge, writes nothing
+the same with another event                     ``ChargeRefusedError``
+an event not reserved, or used up               ``ChargeRefusedError``
+a job whose rest was released                   ``ReservationConflictError`` / ``ChargeRefusedError``
+a budget lowered below what is counted          account frozen; commits only while they fit the new budget
+a changed budget without a newer policy         ``StalePolicyError``
+another filter                                  ``FilterChangedError``
+==============================================  =====================================================
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from privacy.accounting import admit
+from privacy.budget import Budget
+from privacy.errors import UsageError
+from privacy.events import Event, EventCount, Record
+from privacy.ledger import tables
+from privacy.ledger.chain import ChainLog, Entry, Head, utc_now
+from privacy.ledger.checks import (
+    ChargeRefusedError,
+    FilterChangedError,
+    ReservationConflictError,
+    StalePolicyError,
+    UnknownAccountError,
+    refuse_other_event,
+    refuse_other_reservation,
+    refuse_stale_terms,
+    refuse_unreserved,
+    same_terms,
+)
+from privacy.ledger.proofs import Charge, Reservation, charge_of, reservation_of
+from privacy.ledger.records import (
+    ACCOUNT_OPENED,
+    BUDGET_CHANGED,
+    COMMITTED,
+    POLICY_RENEWED,
+    RELEASED,
+    RESERVED,
+    WITNESSED,
+    AccountTerms,
+    Committed,
+    Receipt,
+    Released,
+    Reserved,
+    Witnessed,
+    count_events,
+    counted,
+    event_key,
+)
+from privacy.ledger.state import AccountFrozenError, AccountStatus, Allowance, JobStatus, LedgerState
+from privacy.ledger.storage import corrupt_error
+
+__all__ = [
+    "AccountFrozenError",
+    "AccountStatus",
+    "Allowance",
+    "Charge",
+    "ChargeRefusedError",
+    "FilterChangedError",
+    "JobStatus",
+    "Ledger",
+    "LedgerState",
+    "Receipt",
+    "Reservation",
+    "ReservationConflictError",
+    "StalePolicyError",
+    "UnknownAccountError",
+]
+
+
+class Ledger:
+    """An open ledger. Threads may share it; other processes open their own on the same file."""
+
+    def __init__(self, log: ChainLog) -> None:
+        self._log = log
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        sign: Callable[[bytes], bytes],
+        key_id: str,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> Self:
+        """Open the ledger, creating it if there is no such file.
+
+        Args:
+            path: ``ledger.db``.
+            sign: raw signature of a message under the silo's identity.
+            key_id: names that identity.
+            clock: the time written into entries.
+
+        Raises:
+            LogStorageError: the file cannot be used now.
+            LogCorruptError: it is damaged.
+        """
+        return cls(ChainLog.open(path, sign=sign, key_id=key_id, clock=clock, tables=tables.TABLES))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._log.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def head(self) -> Head:
+        """The last entry's number and hash: what peers countersign at the end of a job."""
+        return self._log.head()
+
+    def entries(self, after: int = 0) -> Iterator[Entry]:
+        """Entries numbered above ``after``."""
+        return self._log.entries(after)
+
+    def open_account(
+        self, account: str, budget: Budget, policy_sha256: str, policy_version: int
+    ) -> AccountStatus:
+        """Open a population's account, or give it the terms of a newer signed policy.
+
+        Args:
+            account: the population.
+            budget: what the policy gives it.
+            policy_sha256: digest of that policy.
+            policy_version: its version.
+
+        Returns:
+            The account under these terms; frozen if the budget is below what is committed and reserved.
+
+        Raises:
+            FilterChangedError: the account has another filter.
+            StalePolicyError: the policy is older than the account's, or has its version and other content.
+        """
+        terms = AccountTerms(
+            account=account, budget=budget, policy_sha256=policy_sha256, policy_version=policy_version
+        )
+        with self._write() as db:
+            known = tables.account_status(db, account)
+            if known is None:
+                self._append(db, ACCOUNT_OPENED, terms)
+                tables.set_terms(db, terms)
+            elif not same_terms(known, terms):
+                refuse_stale_terms(known, terms)
+                kind = POLICY_RENEWED if known.budget == budget else BUDGET_CHANGED
+                self._append(db, kind, terms)
+                tables.set_terms(db, terms)
+                tables.set_frozen(db, account, self._known(db, account).frozen)
+            return self._known(db, account)
+
+    def reserve(
+        self,
+        *,
+        account: str,
+        job: str,
+        dataset: str,
+        plan_sha256: str,
+        policy_sha256: str,
+        requested_by: str,
+        events: Sequence[EventCount],
+    ) -> Reservation:
+        """Set a job's whole cost aside, before a row is touched.
+
+        Args:
+            account: the population that pays.
+            job: which job; one reservation each.
+            dataset: the policy's name of the rows.
+            plan_sha256: digest of the plan.
+            policy_sha256: digest of the policy in force, the one the account's terms come from.
+            requested_by: the party that proposed the job.
+            events: everything the job may release, ``max_burned_rounds`` included.
+
+        Returns:
+            The reservation, durable.
+
+        Raises:
+            UnknownAccountError: the population has no budget.
+            AccountFrozenError: its budget was lowered below what is counted.
+            BudgetExceededError: the events do not fit; nothing was written.
+            UnsupportedEventError: the account's filter cannot price an event.
+            StalePolicyError: the account's terms come from another policy.
+            ReservationConflictError: the job reserved something else before, or is over.
+        """
+        record = Reserved(
+            account=account,
+            job=job,
+            dataset=dataset,
+            plan_sha256=plan_sha256,
+            policy_sha256=policy_sha256,
+            requested_by=requested_by,
+            events=counted(count_events(events)),
+        )
+        with self._write() as db:
+            known = tables.job_status(db, job)
+            if known is not None:
+                refuse_other_reservation(known, record)
+                return reservation_of(record, known.seq)
+            status = self._known(db, account)
+            if status.policy_sha256 != policy_sha256:
+                raise StalePolicyError(
+                    "the job was allowed by another policy than the one the account's budget comes from",
+                    where=account,
+                    remedy="authorise the job again under the policy in force",
+                )
+            status.admit(EventCount(item.event, item.count) for item in record.events)
+            entry = self._append(db, RESERVED, record)
+            tables.add_job(db, record, entry.seq)
+        return reservation_of(record, entry.seq)
+
+    def commit(
+        self,
+        reservation: Reservation | str,
+        *,
+        round: int,  # noqa: A002 (the word of the plan)
+        attempt: int,
+        event: Event,
+    ) -> Charge:
+        """Charge one contribution, when it enters the outbox. Spent from here on, whatever happens.
+
+        Args:
+            reservation: the job's reservation, or the job's name.
+            round: round of the job.
+            attempt: attempt of that round.
+            event: what the object that drew the noise reported.
+
+        Returns:
+            The charge, durable; the same one whenever this (job, round, attempt) is committed again.
+
+        Raises:
+            ChargeRefusedError: nothing was reserved, the event is not among the reserved or used up, or this
+                (job, round, attempt) was charged for another event.
+            BudgetExceededError: the account is frozen and this does not fit the lowered budget.
+        """
+        job = reservation if isinstance(reservation, str) else reservation.job
+        with self._write() as db:
+            status = tables.job_status(db, job)
+            if status is None:
+                raise ChargeRefusedError(
+                    "this job reserved nothing", where=job, remedy="reserve before touching rows"
+                )
+            record = Committed(
+                account=status.account,
+                job=job,
+                dataset=status.dataset,
+                round=round,
+                attempt=attempt,
+                event=event,
+                plan_sha256=status.plan_sha256,
+                policy_sha256=status.policy_sha256,
+                requested_by=status.requested_by,
+            )
+            before = tables.charge_at(db, job, round, attempt)
+            if before is not None:
+                refuse_other_event(record, before.event)
+                return charge_of(record, before.seq)
+            refuse_unreserved(record, status)
+            if tables.is_frozen(db, status.account):
+                account = self._known(db, status.account)
+                admit(account.spent.plus(event), account.budget)
+            entry = self._append(db, COMMITTED, record)
+            tables.add_charge(db, record, entry.seq)
+        return charge_of(record, entry.seq)
+
+    def release_rest(self, job: str) -> Entry:
+        """Give back what a finished job reserved and never committed; it can charge no more.
+
+        Returns:
+            The entry; the same one when the job released before.
+
+        Raises:
+            ReservationConflictError: the job reserved nothing.
+        """
+        with self._write() as db:
+            status = tables.job_status(db, job)
+            if status is None:
+                raise ReservationConflictError("this job reserved nothing", where=job)
+            if not status.open:
+                return self._find(status.seq, RELEASED, job)
+            rest = {event_key(item.event): item.reserved - item.committed for item in status.allowances}
+            released = counted({key: count for key, count in rest.items() if count})
+            entry = self._append(db, RELEASED, Released(account=status.account, job=job, events=released))
+            tables.close_job(db, job)
+            if tables.is_frozen(db, status.account):
+                tables.set_frozen(db, status.account, self._known(db, status.account).frozen)
+        return entry
+
+    def witness(self, job: str, receipts: Iterable[Receipt | Mapping[str, Any]]) -> Entry:
+        """Keep the members' countersignatures of each other's ledger heads at the end of a job.
+
+        Args:
+            job: the job that ended.
+            receipts: verified by the caller (the ledger knows no keys).
+
+        Returns:
+            The entry; the same one when the same receipts were kept before.
+
+        Raises:
+            UsageError: a receipt of another job, or no receipt.
+        """
+        kept = tuple(Receipt.model_validate(item) for item in receipts)
+        if not kept or any(item.job != job for item in kept):
+            raise UsageError("receipts of this job and no other are needed", where=job)
+        record = Witnessed(job=job, receipts=tuple(sorted(kept, key=lambda item: (item.silo, item.by))))
+        payload = record.model_dump(mode="json")
+        with self._write() as db:
+            status = tables.job_status(db, job)
+            for entry in self._log.entries(status.seq if status else 0):
+                if entry.kind == WITNESSED and entry.payload == payload:
+                    return entry
+            return self._append(db, WITNESSED, record)
+
+    def status(self, account: str) -> AccountStatus:
+        """One account at this moment.
+
+        Raises:
+            UnknownAccountError: there is none of this name.
+        """
+        with self._log.snapshot() as db:
+            return self._known(db, account)
+
+    def state(self) -> LedgerState:
+        """Every account and job at one moment, as a pure value."""
+        with self._log.snapshot() as db:
+            return tables.ledger_state(db)
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        with self._log.transaction() as db:
+            if tables.folded_head(db) != self._log.head():
+                raise corrupt_error(self._log.path, "the accounts are not those of the last entry")
+            yield db
+
+    def _append(self, db: sqlite3.Connection, kind: str, record: Record) -> Entry:
+        entry = self._log.append(kind, record.model_dump(mode="json"))
+        tables.set_folded_head(db, entry)
+        return entry
+
+    def _find(self, after: int, kind: str, job: str) -> Entry:
+        for entry in self._log.entries(after):
+            if entry.kind == kind and entry.payload["job"] == job:
+                return entry
+        raise corrupt_error(self._log.path, f"the entry {kind} of job {job} is missing")
+
+    def _known(self, db: sqlite3.Connection, account: str) -> AccountStatus:
+        status = tables.account_status(db, account)
+        if status is None:
+            raise UnknownAccountError(
+                "this population has no account",
+                where=account,
+                remedy="give it a budget in policy.yaml and sign the policy",
+            )
+        return status

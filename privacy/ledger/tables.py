@@ -1,0 +1,188 @@
+"""The accounts beside the entries: kept in the same transaction as each entry, so an append stays cheap.
+
+They are a convenience. What counts is the entries; :mod:`privacy.ledger.fold` recomputes them.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import NamedTuple
+
+import rfc8785
+
+from privacy.budget import Budget
+from privacy.events import EventCount
+from privacy.ledger.chain import GENESIS, Entry, Head
+from privacy.ledger.records import AccountTerms, Committed, Reserved, event_key, event_of
+from privacy.ledger.state import AccountStatus, Allowance, JobStatus, LedgerState
+
+TABLES = """
+CREATE TABLE accounts (
+    account TEXT PRIMARY KEY, budget TEXT NOT NULL, policy_sha256 TEXT NOT NULL,
+    policy_version INTEGER NOT NULL, frozen INTEGER NOT NULL
+) STRICT;
+CREATE TABLE jobs (
+    job TEXT PRIMARY KEY, account TEXT NOT NULL REFERENCES accounts, dataset TEXT NOT NULL,
+    plan_sha256 TEXT NOT NULL, policy_sha256 TEXT NOT NULL, requested_by TEXT NOT NULL,
+    seq INTEGER NOT NULL, open INTEGER NOT NULL
+) STRICT;
+CREATE TABLE allowances (
+    job TEXT NOT NULL REFERENCES jobs, event TEXT NOT NULL, reserved INTEGER NOT NULL,
+    committed INTEGER NOT NULL DEFAULT 0 CHECK (committed BETWEEN 0 AND reserved), PRIMARY KEY (job, event)
+) STRICT;
+CREATE TABLE charges (
+    job TEXT NOT NULL REFERENCES jobs, round INTEGER NOT NULL, attempt INTEGER NOT NULL,
+    event TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (job, round, attempt)
+) STRICT;
+CREATE TABLE folded (
+    one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL, hash TEXT NOT NULL
+) STRICT;
+INSERT INTO folded VALUES (1, 0, 'GENESIS');
+""".replace("GENESIS", GENESIS)
+
+
+class ChargeRow(NamedTuple):
+    """One charge: its event's key and the number of its entry."""
+
+    event: str
+    seq: int
+
+
+def folded_head(db: sqlite3.Connection) -> Head:
+    """Up to which entry the tables are kept."""
+    return Head(*db.execute("SELECT seq, hash FROM folded").fetchone())
+
+
+def set_folded_head(db: sqlite3.Connection, entry: Entry) -> None:
+    """Note that the tables hold this entry too."""
+    db.execute("UPDATE folded SET seq = ?, hash = ?", (entry.seq, entry.hash))
+
+
+def set_terms(db: sqlite3.Connection, terms: AccountTerms) -> None:
+    """Open an account or give it new terms; it is thawed until :func:`set_frozen` says otherwise."""
+    budget = rfc8785.dumps(terms.budget.model_dump(mode="json")).decode()
+    db.execute(
+        "INSERT INTO accounts VALUES (?, ?, ?, ?, 0) ON CONFLICT (account) DO UPDATE SET "
+        "budget = excluded.budget, policy_sha256 = excluded.policy_sha256, "
+        "policy_version = excluded.policy_version, frozen = 0",
+        (terms.account, budget, terms.policy_sha256, terms.policy_version),
+    )
+
+
+def set_frozen(db: sqlite3.Connection, account: str, frozen: bool) -> None:
+    """Note whether commits of this account must be judged one by one."""
+    db.execute("UPDATE accounts SET frozen = ? WHERE account = ?", (int(frozen), account))
+
+
+def is_frozen(db: sqlite3.Connection, account: str) -> bool:
+    """What :func:`set_frozen` noted last."""
+    row = db.execute("SELECT frozen FROM accounts WHERE account = ?", (account,)).fetchone()
+    return bool(row and row[0])
+
+
+def add_job(db: sqlite3.Connection, record: Reserved, seq: int) -> None:
+    """Note a reservation."""
+    db.execute(
+        "INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, 1)",
+        (
+            record.job,
+            record.account,
+            record.dataset,
+            record.plan_sha256,
+            record.policy_sha256,
+            record.requested_by,
+            seq,
+        ),
+    )
+    rows = [(record.job, event_key(item.event), item.count) for item in record.events]
+    db.executemany("INSERT INTO allowances (job, event, reserved) VALUES (?, ?, ?)", rows)
+
+
+def add_charge(db: sqlite3.Connection, record: Committed, seq: int) -> None:
+    """Note a charge."""
+    key = event_key(record.event)
+    db.execute(
+        "UPDATE allowances SET committed = committed + 1 WHERE job = ? AND event = ?", (record.job, key)
+    )
+    row = (record.job, record.round, record.attempt, key, seq)
+    db.execute("INSERT INTO charges VALUES (?, ?, ?, ?, ?)", row)
+
+
+def close_job(db: sqlite3.Connection, job: str) -> None:
+    """Note that a job can charge no more."""
+    db.execute("UPDATE jobs SET open = 0 WHERE job = ?", (job,))
+
+
+def charge_at(db: sqlite3.Connection, job: str, round_: int, attempt: int) -> ChargeRow | None:
+    """The charge of one (job, round, attempt)."""
+    query = "SELECT event, seq FROM charges WHERE job = ? AND round = ? AND attempt = ?"
+    row = db.execute(query, (job, round_, attempt)).fetchone()
+    return ChargeRow(*row) if row else None
+
+
+def all_charges(db: sqlite3.Connection) -> dict[tuple[str, int, int], str]:
+    """Event key by (job, round, attempt)."""
+    rows = db.execute("SELECT job, round, attempt, event FROM charges")
+    return {(job, round_, attempt): event for job, round_, attempt, event in rows}
+
+
+def account_status(db: sqlite3.Connection, account: str) -> AccountStatus | None:
+    """One account, None where there is none."""
+    row = db.execute(
+        "SELECT budget, policy_sha256, policy_version FROM accounts WHERE account = ?", (account,)
+    ).fetchone()
+    if row is None:
+        return None
+    counts = db.execute(
+        "SELECT event, sum(committed), sum((reserved - committed) * open) "
+        "FROM allowances JOIN jobs USING (job) WHERE account = ? GROUP BY event ORDER BY event",
+        (account,),
+    ).fetchall()
+    return AccountStatus(
+        account=account,
+        budget=Budget.model_validate(json.loads(row[0])),
+        policy_sha256=row[1],
+        policy_version=row[2],
+        committed=tuple(EventCount(event_of(key), count) for key, count, _ in counts if count),
+        outstanding=tuple(EventCount(event_of(key), count) for key, _, count in counts if count),
+    )
+
+
+def job_status(db: sqlite3.Connection, job: str) -> JobStatus | None:
+    """One job, None where there is none."""
+    row = db.execute(
+        "SELECT account, dataset, plan_sha256, policy_sha256, requested_by, seq, open "
+        "FROM jobs WHERE job = ?",
+        (job,),
+    ).fetchone()
+    if row is None:
+        return None
+    rows = db.execute(
+        "SELECT event, reserved, committed FROM allowances WHERE job = ? ORDER BY event", (job,)
+    )
+    allowances = tuple(Allowance(event_of(key), reserved, committed) for key, reserved, committed in rows)
+    account, dataset, plan_sha256, policy_sha256, requested_by, seq, is_open = row
+    return JobStatus(
+        job=job,
+        account=account,
+        dataset=dataset,
+        plan_sha256=plan_sha256,
+        policy_sha256=policy_sha256,
+        requested_by=requested_by,
+        seq=seq,
+        allowances=allowances,
+        open=bool(is_open),
+    )
+
+
+def ledger_state(db: sqlite3.Connection) -> LedgerState:
+    """Everything the tables say."""
+    accounts = db.execute("SELECT account FROM accounts ORDER BY account").fetchall()
+    jobs = db.execute("SELECT job FROM jobs ORDER BY seq").fetchall()
+    statuses = (account_status(db, name) for (name,) in accounts)
+    reservations = (job_status(db, name) for (name,) in jobs)
+    return LedgerState(
+        accounts={item.account: item for item in statuses if item is not None},
+        jobs={item.job: item for item in reservations if item is not None},
+    )
