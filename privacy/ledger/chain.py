@@ -48,6 +48,7 @@ __all__ = [
     "Entry",
     "Head",
     "LogCorruptError",
+    "LogReader",
     "LogStorageError",
     "entry_hash",
     "read_entries",
@@ -258,37 +259,42 @@ def signed_message(digest: str) -> bytes:
     return _SIGNATURE_DOMAIN + bytes.fromhex(digest)
 
 
-def read_entries(path: Path, after: int = 0) -> Iterator[Entry]:
-    """Entries of a log that is only read, numbered above ``after``, oldest first. Nothing is verified.
+class LogReader:
+    """A log at one moment, only read: what an auditor opens, also while its owner writes."""
 
-    Raises:
-        DataError: there is no such file.
-        LogStorageError: it cannot be read.
-        LogCorruptError: it is damaged so far that entries cannot be read.
-    """
-    with open_readonly(path) as connection:
-        yield from _entries(connection, path, after)
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self.path = path
+        self.connection = connection
 
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path) -> Iterator[LogReader]:
+        """Open for reading; all that is read inside belongs to one moment.
 
-def verify_chain(path: Path, verify: Callable[[bytes, bytes], None]) -> Iterator[ChainProblem]:
-    """Recompute every hash and check every signature of a log.
+        Raises:
+            DataError: there is no such file.
+            LogStorageError: it cannot be read.
+            LogCorruptError: it is damaged, or no log of this version.
+        """
+        with open_readonly(path) as connection:
+            yield cls(connection, path)
 
-    Args:
-        path: the SQLite file; only read.
-        verify: takes message and raw signature, raises ``TrustError`` if the owner did not sign it.
+    def entries(self, after: int = 0) -> Iterator[Entry]:
+        """Entries numbered above ``after``, oldest first. Nothing is verified."""
+        yield from _entries(self.connection, self.path, after)
 
-    Yields:
-        ChainProblem: ``entry_altered``, ``entry_missing``, ``chain_broken`` or ``entry_signature``, in the
-        order of the entries.
+    def problems(self, verify: Callable[[bytes, bytes], None]) -> Iterator[ChainProblem]:
+        """Recompute every hash and check every signature.
 
-    Raises:
-        DataError: there is no such file.
-        LogStorageError: it cannot be read.
-        LogCorruptError: it is damaged so far that entries cannot be read.
-    """
-    seq, previous = 0, GENESIS
-    with open_readonly(path) as connection:
-        for row in connection.execute(f"SELECT {_COLUMNS} FROM entries ORDER BY seq"):  # noqa: S608
+        Args:
+            verify: takes message and raw signature, raises ``TrustError`` if the owner did not sign it.
+
+        Yields:
+            ChainProblem: ``entry_altered``, ``entry_missing``, ``chain_broken`` or ``entry_signature``, in
+            the order of the entries.
+        """
+        seq, previous = 0, GENESIS
+        for row in self.connection.execute(f"SELECT {_COLUMNS} FROM entries ORDER BY seq"):  # noqa: S608
             number, _, _, _, before, digest, key_id, signature = row
             if number != seq + 1:
                 yield ChainProblem("entry_missing", number, f"entries {seq + 1} to {number - 1} are missing")
@@ -301,6 +307,18 @@ def verify_chain(path: Path, verify: Callable[[bytes, bytes], None]) -> Iterator
                 text = f"the owner's identity did not sign it (it names key {key_id})"
                 yield ChainProblem("entry_signature", number, text)
             seq, previous = number, digest
+
+
+def read_entries(path: Path, after: int = 0) -> Iterator[Entry]:
+    """:meth:`LogReader.entries` of a file."""
+    with LogReader.open(path) as reader:
+        yield from reader.entries(after)
+
+
+def verify_chain(path: Path, verify: Callable[[bytes, bytes], None]) -> Iterator[ChainProblem]:
+    """:meth:`LogReader.problems` of a file."""
+    with LogReader.open(path) as reader:
+        yield from reader.problems(verify)
 
 
 def _entries(connection: sqlite3.Connection, path: Path, after: int) -> Iterator[Entry]:

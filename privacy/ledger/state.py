@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from privacy.accounting import Spending, admit
 from privacy.budget import Budget
 from privacy.errors import BudgetExceededError
 from privacy.events import Event, EventCount
+from privacy.ledger.records import count_events, event_counts
 
 
 class AccountFrozenError(BudgetExceededError):
@@ -138,6 +139,14 @@ class JobStatus:
     allowances: tuple[Allowance, ...]
     open: bool
 
+    @property
+    def outstanding(self) -> tuple[EventCount, ...]:
+        """What it may still commit."""
+        if not self.open:
+            return ()
+        rest = (EventCount(item.event, item.reserved - item.committed) for item in self.allowances)
+        return tuple(item for item in rest if item.count)
+
 
 @dataclass(frozen=True)
 class LedgerState:
@@ -150,3 +159,18 @@ class LedgerState:
 
     accounts: Mapping[str, AccountStatus]
     jobs: Mapping[str, JobStatus]
+
+    def without(self, job: str) -> LedgerState:
+        """The state as if ``job`` had not reserved: what its authorisation was, or would be, judged by.
+
+        What the job committed stays spent.
+        """
+        found = self.jobs.get(job)
+        if found is None:
+            return self
+        account = self.accounts[found.account]
+        kept = count_events(account.outstanding)
+        for key, count in count_events(found.outstanding).items():
+            kept[key] -= count
+        accounts = {**self.accounts, found.account: replace(account, outstanding=event_counts(kept))}
+        return LedgerState(accounts, {name: status for name, status in self.jobs.items() if name != job})
