@@ -201,9 +201,13 @@ class PrivateKey:
         """The public key's id."""
         return self.public_key.key_id
 
+    def sign_raw(self, data: bytes) -> bytes:
+        """Signature over ``data``, 64 bytes."""
+        return self._key.sign(data)
+
     def sign(self, data: bytes) -> str:
         """Signature over ``data``, base64."""
-        return base64.b64encode(self._key.sign(data)).decode("ascii")
+        return base64.b64encode(self.sign_raw(data)).decode("ascii")
 
     def __repr__(self) -> str:
         return f"PrivateKey({self.key_id})"

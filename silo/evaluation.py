@@ -184,6 +184,12 @@ def _coverage(rankings: Rankings) -> float:
 
 def fast_metrics(rankings: Rankings) -> dict[str, float]:
     """The metrics of ``rankings`` in NumPy; equal to ``reported_metrics`` to 1e-9."""
+    means = {name: float(np.mean(values)) for name, values in per_user_metrics(rankings).items()}
+    return {**means, "coverage@20": _coverage(rankings)}
+
+
+def per_user_metrics(rankings: Rankings) -> dict[str, npt.NDArray[np.float64]]:
+    """Each metric of each evaluated user, shape (users,); coverage is nobody's own."""
     num_users, num_items = rankings.relevant.shape
     relevant = np.diff(rankings.relevant.indptr)
     keys = np.repeat(np.arange(num_users), relevant) * num_items + rankings.relevant.indices
@@ -195,15 +201,13 @@ def fast_metrics(rankings: Rankings) -> dict[str, float]:
     precision, recall = at_10 / 10, at_10 / relevant
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
     first = np.where(at_10 > 0, 1.0 / (hits[:, :10].argmax(axis=1) + 1), 0.0)
-    by_user = {
+    return {
         "recall@10": recall,
         "recall@20": at_20 / relevant,
         "ndcg@10": hits[:, :10] @ discounts[:10] / ideal[np.minimum(relevant, 10)],
         "ndcg@20": hits @ discounts / ideal[np.minimum(relevant, 20)],
         "precision@10": precision,
         "f1@10": f1,
-        "hit_rate@10": at_10 > 0,
+        "hit_rate@10": (at_10 > 0).astype(np.float64),
         "mrr@10": first,
     }
-    means = {name: float(np.mean(values)) for name, values in by_user.items()}
-    return {**means, "coverage@20": _coverage(rankings)}

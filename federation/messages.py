@@ -1,0 +1,340 @@
+"""The closed vocabulary of what crosses between organisations.
+
+A job is a bulletin board of signed posts. A post is an :class:`Envelope`: who says what at which place
+(kind, job, round, attempt), with one Ed25519 signature of the sender's charter identity over all of it.
+Each place holds one post: the same bytes again change nothing, other bytes are an equivocation. Bulk bytes
+(catalogue, streams, sums) travel beside the board; a signed post names their size and SHA-256 first.
+
+Nothing here is a row, a secret or code. Unknown fields and kinds are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from policies.canonical import canonical_bytes, signed_bytes
+from policies.plan import Plan
+from policies.signing import PrivateKey, PublicKey, SignatureError
+from privacy.errors import ProtocolError, TrustError
+
+MAX_POST_BYTES = 256 * 1024
+
+Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+ProposalId = Annotated[str, Field(pattern=r"^([0-9a-f]{32})?$")]
+PartyName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+Utc = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")]
+
+
+class PostKind(StrEnum):
+    """What a post says; its body's model is ``BODIES[kind]``."""
+
+    PROPOSAL = "proposal"
+    ACCEPTANCE = "acceptance"
+    DENIAL = "denial"
+    EPHEMERAL = "ephemeral"
+    KEYS = "keys"
+    FINGERPRINT = "fingerprint"
+    STREAM = "stream"
+    SUM = "sum"
+    RECEIVED = "received"
+    OPENED = "opened"
+    FAILED = "failed"
+    BURN = "burn"
+    CANCEL = "cancel"
+    HEAD = "head"
+    RECEIPTS = "receipts"
+    ENDED = "ended"
+
+
+class Body(BaseModel):
+    """Base of all bodies: frozen, closed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Proposal(Body):
+    """A plan put to its silos, unchanged from here on."""
+
+    plan: dict[str, Any]
+    catalogue_bytes: int = Field(ge=1)
+    submitted_at: Utc
+    nonce: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+class Acceptance(Body):
+    """A silo takes part in exactly this plan, under exactly this policy."""
+
+    plan_sha256: Hex32
+    policy_sha256: Hex32
+    policy_version: int = Field(ge=1)
+
+
+class ReasonCode(Body):
+    """One reason of a refusal: its code and the plan's field, never a value of the silo's."""
+
+    code: str = Field(max_length=80)
+    field: str = Field(max_length=120)
+
+
+class Denial(Body):
+    """A silo does not take part."""
+
+    plan_sha256: Hex32
+    reasons: tuple[ReasonCode, ...] = Field(min_length=1, max_length=64)
+
+
+class Ephemeral(Body):
+    """A fresh X25519 key and nonce for one (round, attempt); round 0 is the job's start."""
+
+    public_key: Hex32
+    nonce: Hex32
+    plan_sha256: Hex32
+    roster: tuple[PartyName, ...]
+    policy_version: int = Field(ge=1)
+    expires: str = Field(max_length=10)
+
+
+class Keys(Body):
+    """The leader's wrapped job secret, base64, one for each other silo."""
+
+    wrapped: dict[PartyName, Annotated[str, Field(max_length=200_000)]]
+
+
+class Fingerprint(Body):
+    """MACs of the job secret's fingerprint, one under each pair key, hex."""
+
+    macs: dict[PartyName, Hex32]
+
+
+class Stream(Body):
+    """Manifest of a contribution's frames, durable before the first one leaves."""
+
+    sha256: Hex32
+    num_bytes: int = Field(ge=1)
+    num_frames: int = Field(ge=1)
+
+
+class Sum(Stream):
+    """Manifest of the sum, with the streams that went into it."""
+
+    streams: dict[PartyName, Hex32]
+
+
+class Received(Body):
+    """Keyed hash of the sum that a silo received, posted before anybody opens."""
+
+    mac: Hex32
+
+
+class Opened(Body):
+    """Keyed digest of the opened integers."""
+
+    digest: Hex32
+
+
+class Failed(Body):
+    """The sum was not accepted. Nothing is told about why."""
+
+
+class Burn(Body):
+    """A silo cannot finish this attempt; its charge stays spent."""
+
+    reason: Literal["record_lost", "administrator"]
+
+
+class Cancel(Body):
+    """Somebody who may stops the job."""
+
+
+class LedgerHead(Body):
+    """Where a silo's ledger stands at the end of a job."""
+
+    seq: int = Field(ge=1)
+    hash: Hex32
+
+
+class Receipt(Body):
+    """One member's countersignature of another's ledger head."""
+
+    silo: PartyName
+    seq: int = Field(ge=1)
+    hash: Hex32
+    signature: str = Field(max_length=200)
+
+
+class Receipts(Body):
+    """Countersignatures of all other members' heads."""
+
+    receipts: tuple[Receipt, ...]
+
+
+class Ended(Body):
+    """The coordinator closes the job."""
+
+    outcome: Literal["completed", "denied", "cancelled", "failed", "expired"]
+    reason: str = Field(max_length=2000)
+
+
+BODIES: dict[PostKind, type[Body]] = {
+    PostKind.PROPOSAL: Proposal,
+    PostKind.ACCEPTANCE: Acceptance,
+    PostKind.DENIAL: Denial,
+    PostKind.EPHEMERAL: Ephemeral,
+    PostKind.KEYS: Keys,
+    PostKind.FINGERPRINT: Fingerprint,
+    PostKind.STREAM: Stream,
+    PostKind.SUM: Sum,
+    PostKind.RECEIVED: Received,
+    PostKind.OPENED: Opened,
+    PostKind.FAILED: Failed,
+    PostKind.BURN: Burn,
+    PostKind.CANCEL: Cancel,
+    PostKind.HEAD: LedgerHead,
+    PostKind.RECEIPTS: Receipts,
+    PostKind.ENDED: Ended,
+}
+
+BodyT = TypeVar("BodyT", bound=Body)
+
+
+class Place(NamedTuple):
+    """Where in a job a post stands; each place holds one post."""
+
+    kind: PostKind
+    round: int
+    attempt: int
+    sender: str
+
+
+class Envelope(BaseModel):
+    """One signed post."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: PostKind
+    job: ProposalId
+    round: int = Field(ge=0)
+    attempt: int = Field(ge=0)
+    sender: PartyName
+    body: dict[str, Any]
+    signature: str = Field(max_length=200)
+
+    @property
+    def place(self) -> Place:
+        """Where in its job this post stands."""
+        return Place(self.kind, self.round, self.attempt, self.sender)
+
+    def content(self, model: type[BodyT]) -> BodyT:
+        """The body as ``model``; the caller names the model that ``BODIES`` has for the kind."""
+        return model.model_validate(self.body)
+
+    def to_bytes(self) -> bytes:
+        """Canonical bytes: what is stored, sent and compared."""
+        return canonical_bytes(self.model_dump(mode="json"))
+
+    def signed_part(self) -> bytes:
+        """What the signature covers."""
+        return _signed_part(self.kind, self.job, self.round, self.attempt, self.sender, self.body)
+
+
+def _signed_part(
+    kind: PostKind, job: str, round_: int, attempt: int, sender: str, body: dict[str, Any]
+) -> bytes:
+    payload = {
+        "kind": kind.value, "job": job, "round": round_, "attempt": attempt, "sender": sender, "body": body,
+    }  # fmt: skip
+    return signed_bytes("post", payload)
+
+
+def seal(
+    body: Body,
+    *,
+    job: str,
+    sender: str,
+    identity: PrivateKey,
+    round: int = 0,
+    attempt: int = 0,
+) -> Envelope:
+    """Sign ``body`` as ``sender``'s post at (round, attempt) of ``job``."""
+    kind = next(kind for kind, model in BODIES.items() if model is type(body))
+    payload = body.model_dump(mode="json")
+    signature = identity.sign(_signed_part(kind, job, round, attempt, sender, payload))
+    return Envelope(
+        kind=kind, job=job, round=round, attempt=attempt, sender=sender, body=payload, signature=signature
+    )
+
+
+def parse_envelope(raw: bytes) -> Envelope:
+    """Parse a peer's bytes; the signature is not checked here.
+
+    Raises:
+        ProtocolError: too large, not JSON, unknown kind or field, or not in canonical form.
+    """
+    if len(raw) > MAX_POST_BYTES:
+        raise ProtocolError(f"a post of {len(raw)} bytes; at most {MAX_POST_BYTES} are read")
+    try:
+        envelope = Envelope.model_validate_json(raw)
+        BODIES[envelope.kind].model_validate(envelope.body)
+    except ValidationError as error:
+        detail = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
+        raise ProtocolError(f"a post that is not in the vocabulary ({detail})") from error
+    if envelope.to_bytes() != raw:
+        raise ProtocolError("a post that is not in canonical form")
+    return envelope
+
+
+def verify_envelope(envelope: Envelope, key: PublicKey) -> Envelope:
+    """Check the sender's signature.
+
+    Raises:
+        TrustError: the signature does not fit the post and the key.
+    """
+    try:
+        key.verify(envelope.signed_part(), envelope.signature)
+    except SignatureError as error:
+        raise TrustError(
+            f"the {envelope.kind} in the name of {envelope.sender} is not signed by its charter identity",
+            remedy="the post was altered or forged; nothing was changed",
+        ) from error
+    return envelope
+
+
+def proposal_id(envelope: Envelope) -> str:
+    """Public handle of a job: SHA-256 of its signed proposal, 32 hex digits."""
+    return hashlib.sha256(envelope.to_bytes()).hexdigest()[:32]
+
+
+def plan_of(proposal: Envelope) -> Plan:
+    """The plan that a proposal puts forward.
+
+    Raises:
+        ProtocolError: the plan does not validate.
+    """
+    try:
+        return Plan.model_validate(proposal.content(Proposal).plan)
+    except ValidationError as error:
+        raise ProtocolError(f"the proposed plan is not valid: {error.errors()[0]['msg']}") from error
+
+
+class BlobKind(StrEnum):
+    """Bulk bytes beside the board."""
+
+    CATALOGUE = "catalogue"
+    STREAM = "stream"
+    SUM = "sum"
+
+
+class BlobRef(BaseModel):
+    """Names bulk bytes; size and SHA-256 come from the signed post that announced them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    job: ProposalId
+    kind: BlobKind
+    round: int = Field(ge=0, default=0)
+    attempt: int = Field(ge=0, default=0)
+    sender: PartyName

@@ -1,0 +1,66 @@
+"""Every durable step of a job by name, and the point at which a test may kill the process.
+
+A step is something that must be on the disk before the next thing happens. ``tests/e2e`` kills agent and
+coordinator before and after each member of :class:`Step`, so a new durable step is a new member here.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+
+FAILPOINT_VARIABLE = "ARCHIPEL_FAILPOINT"
+
+
+class Step(StrEnum):
+    """Durable steps in the order in which a job takes them."""
+
+    # the coordinator's
+    POST_STORED = "post-stored"
+    BLOB_COMPLETED = "blob-completed"
+    SUM_WRITTEN = "sum-written"
+    SUM_POSTED = "sum-posted"
+    END_POSTED = "end-posted"
+    SPOOL_ERASED = "spool-erased"
+    # a silo's
+    RESERVED = "reserved"
+    ANSWER_STORED = "answer-stored"
+    START_STORED = "start-stored"
+    KEYS_STORED = "keys-stored"
+    FINGERPRINT_STORED = "fingerprint-stored"
+    CHARGED = "charged"
+    CONTRIBUTION_STORED = "contribution-stored"
+    EPHEMERAL_STORED = "ephemeral-stored"
+    STREAM_STORED = "stream-stored"
+    STREAM_UPLOADED = "stream-uploaded"
+    SUM_FETCHED = "sum-fetched"
+    RECEIVED_STORED = "received-stored"
+    AGGREGATE_STORED = "aggregate-stored"
+    OPENED_STORED = "opened-stored"
+    MODEL_WRITTEN = "model-written"
+    REST_RELEASED = "rest-released"
+    HEAD_STORED = "head-stored"
+    RECEIPTS_STORED = "receipts-stored"
+    WITNESSED = "witnessed"
+    SECRETS_ERASED = "secrets-erased"
+
+
+COORDINATOR_STEPS = tuple(Step)[:6]
+SILO_STEPS = tuple(Step)[6:]
+
+
+@contextmanager
+def durable(step: Step) -> Iterator[None]:
+    """Mark the block that makes ``step`` durable."""
+    _failpoint("before", step)
+    yield
+    _failpoint("after", step)
+
+
+def _failpoint(when: str, step: Step) -> None:
+    """Die as by ``kill -9`` where the test said so: a process can only name itself."""
+    if os.environ.get(FAILPOINT_VARIABLE) == f"{when}:{step}":
+        os.kill(os.getpid(), signal.SIGKILL)

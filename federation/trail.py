@@ -1,0 +1,44 @@
+"""What the coordinator did, so that members and auditors can hold it to account.
+
+A hash-chained, signed log (``trail.db``): every accepted post by its digest, every refusal by its code. It
+holds no bytes of anybody's contribution.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from federation.messages import Envelope
+from policies.signing import PrivateKey
+from privacy.ledger.chain import ChainLog
+
+
+class Trail:
+    """The coordinator's own log of one directory."""
+
+    def __init__(self, directory: Path, identity: PrivateKey) -> None:
+        self._log = ChainLog.open(
+            directory / "trail.db", sign=identity.sign_raw, key_id=identity.public_key.key_id
+        )
+
+    def accepted(self, job: str, seq: int, envelope: Envelope) -> None:
+        """Note a post that went onto the board."""
+        payload = {
+            "job": job,
+            "post": seq,
+            "kind": envelope.kind.value,
+            "round": envelope.round,
+            "attempt": envelope.attempt,
+            "sender": envelope.sender,
+            "sha256": hashlib.sha256(envelope.to_bytes()).hexdigest(),
+        }
+        self._log.append("accepted", payload)
+
+    def refused(self, party: str, code: str, what: str) -> None:
+        """Note a request that changed nothing."""
+        self._log.append("refused", {"party": party, "code": code, "what": what})
+
+    def close(self) -> None:
+        """Close the log."""
+        self._log.close()

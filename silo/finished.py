@@ -1,0 +1,62 @@
+"""A finished job's model with everything needed to use it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from policies.files import load_yaml
+from policies.plan import Plan
+from policies.silo_policy import Dataset, SiloPolicy
+from privacy.errors import DataError
+from silo.data.catalogue import Catalogue
+from silo.models.recommender import Recommender
+from silo.rows import plan_catalogue
+
+
+class NoModelError(DataError):
+    """There is no model of that job here."""
+
+    code = "no_model"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One job's result at one silo."""
+
+    job: str
+    plan: Plan
+    dataset: Dataset
+    catalogue: Catalogue
+    recommender: Recommender
+
+
+def load_finished(directory: Path, job: str | None = None) -> Finished:
+    """Load the model of ``job`` (a unique beginning suffices), or of the newest one.
+
+    Raises:
+        NoModelError: there is none, or the beginning fits several.
+        ModelFileError: the model file is damaged.
+    """
+    path = _model_path(directory, job)
+    plan = load_yaml(path.parent / "plan.yaml", Plan)
+    policy = SiloPolicy.model_validate_json((path.parent / "policy.json").read_bytes())
+    found = policy.dataset_for(plan.purpose)
+    if found is None:
+        raise NoModelError("the job's policy names no dataset", where=str(path.parent))
+    return Finished(path.parent.name, plan, found[1], plan_catalogue(directory, plan), Recommender.load(path))
+
+
+def _model_path(directory: Path, job: str | None) -> Path:
+    models = sorted((directory / "jobs").glob("*/model.safetensors"), key=lambda path: path.stat().st_mtime)
+    if job is not None:
+        models = [path for path in models if path.parent.name.startswith(job)]
+        if len(models) > 1:
+            raise NoModelError(f"{len(models)} jobs begin with {job}", remedy="write more of the job's id")
+    if not models:
+        raise NoModelError(
+            f"no finished job{f' {job}' if job else ''} here",
+            where=str(directory / "jobs"),
+            remedy="see `archipel silo status`",
+        )
+    return models[-1]

@@ -1,0 +1,123 @@
+"""A silo's contribution: draw, charge, store, then give it a key, mask it, encrypt it, send it.
+
+The order is the guarantee. Noise is drawn before the ledger is charged because the charge is for the event
+that the noise itself reports; the integers are durable before the key exists that masks them; the frames are
+durable as a whole before the first one leaves. A crash in between leaves a charge without a release, never a
+release without a charge.
+"""
+
+from __future__ import annotations
+
+import os
+
+from federation.messages import BlobKind, BlobRef, Burn, Envelope, PostKind, Stream
+from federation.steps import Step, durable
+from privacy.agreement import EphemeralKey, Purpose, tag_key
+from privacy.ledger.ledger import Charge
+from silo.jobs.context import JobContext
+from silo.jobs.start import check_expiries, check_fingerprints, fetch_catalogue
+from silo.release import release_stream
+from silo.site import RecordLostError
+from silo.worker import ContributionTask, ProtectTask
+
+
+async def contribute(context: JobContext) -> Envelope:
+    """Make this attempt's integers and post the ephemeral key that will mask them."""
+    if stored := context.said(PostKind.EPHEMERAL, in_round=True):
+        return stored
+    check_expiries(context)
+    check_fingerprints(context)
+    outbox, (round_, attempt) = context.site.outbox, context.at
+    found = outbox.contribution(context.job, round_, attempt)
+    if found is None:
+        await _draw(context)
+    elif found.private_key is not None:
+        key = EphemeralKey.from_bytes(found.private_key)
+        return _post_key(context, key)
+    key = EphemeralKey.generate()
+    outbox.attach_key(context.job, round_, attempt, key.private_bytes())
+    return _post_key(context, key)
+
+
+async def _draw(context: JobContext) -> None:
+    """Read rows, sum, clip and noise in the worker; charge what the noise says it was; store."""
+    await fetch_catalogue(context)
+    site, (round_, attempt) = context.site, context.at
+    task = ContributionTask(
+        directory=site.directory,
+        plan=context.state.plan,
+        dataset=site.dataset(context.job, context.authorization),
+        round=round_,
+        aggregates=aggregate_paths(context, round_ - 1),
+    )
+    drawn = await context.worker.contribute(task)
+    with durable(Step.CHARGED):
+        site.ledger.commit(context.job, round=round_, attempt=attempt, event=drawn.event)
+    with durable(Step.CONTRIBUTION_STORED):
+        site.outbox.store_contribution(context.job, round_, attempt, drawn.levels)
+
+
+def _post_key(context: JobContext, key: EphemeralKey) -> Envelope:
+    return context.say(context.ephemeral_body(key, os.urandom(32)), Step.EPHEMERAL_STORED, in_round=True)
+
+
+async def protect(context: JobContext) -> Envelope:
+    """Mask and encrypt the stored integers into a stream, and announce it."""
+    if stored := context.said(PostKind.STREAM, in_round=True):
+        return stored
+    site, (round_, attempt) = context.site, context.at
+    found = site.outbox.contribution(context.job, round_, attempt)
+    if found is None or found.private_key is None:
+        raise RecordLostError("this silo has lost the contribution of this attempt")
+    secret, group_key = context.secrets()
+    written = await context.worker.protect(
+        ProtectTask(
+            levels=found.levels,
+            layout=context.shape.layout,
+            me=context.me,
+            pair_keys=context.pair_keys(found.private_key, Purpose.MASK, in_round=True),
+            tag_key=tag_key(group_key, context.job_id, round_, attempt),
+            secret=secret,
+            path=site.outbox.path(context.job, "stream", round_, attempt),
+        )
+    )
+    body = Stream(
+        sha256=written.sha256, num_bytes=written.num_bytes, num_frames=context.shape.layout.num_frames
+    )
+    envelope = release_stream(
+        body, context.authorization, charge_of(context), job=context.job, sender=context.me,
+        identity=site.party.identity,
+    )  # fmt: skip
+    with durable(Step.STREAM_STORED):
+        site.outbox.store_post(envelope)
+    return envelope
+
+
+async def upload(context: JobContext) -> None:
+    """Send the announced stream, from where the coordinator stands."""
+    round_, attempt = context.at
+    charge_of(context)
+    ref = BlobRef(job=context.job, kind=BlobKind.STREAM, round=round_, attempt=attempt, sender=context.me)
+    with durable(Step.STREAM_UPLOADED):
+        await context.connection.upload(ref, context.site.outbox.path(context.job, "stream", round_, attempt))
+
+
+def burn(context: JobContext) -> Envelope:
+    """Give up the current attempt because its record is lost; its charge stays spent."""
+    stored = context.said(PostKind.BURN, in_round=True)
+    return stored or context.say(Burn(reason="record_lost"), Step.STREAM_STORED, in_round=True)
+
+
+def charge_of(context: JobContext) -> Charge:
+    """The ledger's charge for the current attempt: charged already, or from now on.
+
+    Raises:
+        ChargeRefusedError: the job may not pay for it; nothing leaves.
+    """
+    round_, attempt = context.at
+    return context.site.ledger.commit(context.job, round=round_, attempt=attempt, event=context.shape.event)
+
+
+def aggregate_paths(context: JobContext, num_rounds: int) -> tuple[str, ...]:
+    """Files of the opened sums of the first rounds."""
+    return tuple(str(context.directory / f"aggregate-{number}.npy") for number in range(1, num_rounds + 1))

@@ -1,0 +1,189 @@
+"""From a proposal to keys that every silo of the roster has proved to hold."""
+
+from __future__ import annotations
+
+import base64
+import os
+from dataclasses import asdict
+from datetime import date
+
+from federation.messages import (
+    Acceptance,
+    BlobKind,
+    BlobRef,
+    Envelope,
+    Ephemeral,
+    Fingerprint,
+    Keys,
+    PostKind,
+    Proposal,
+)
+from federation.steps import Step, durable
+from policies.decision import PolicyDeniedError, authorize, reauthorize
+from policies.trust import require_unexpired
+from privacy.agreement import EphemeralKey, Purpose, key_fingerprint, require_equal, unwrap, wrap
+from privacy.errors import BudgetExceededError
+from silo.data.catalogue import Catalogue
+from silo.jobs.context import GROUP_KEY_BYTES, JOB_SECRETS, START_KEY, JobContext
+from silo.release import refuse
+from silo.site import RecordLostError
+
+
+async def answer(context: JobContext) -> Envelope:
+    """Accept the plan exactly as proposed, with its whole cost reserved, or deny it with every reason."""
+    outbox, job = context.site.outbox, context.job
+    stored = outbox.post(job, PostKind.ACCEPTANCE) or outbox.post(job, PostKind.DENIAL)
+    if stored:
+        return stored
+    await fetch_catalogue(context)
+    try:
+        accepted = _authorise_and_reserve(context)
+    except PolicyDeniedError as denied:
+        context.site.remember_denial(job, [asdict(reason) for reason in denied.reasons])
+        envelope = refuse(
+            denied, plan_sha256=context.state.plan_sha256, job=job, sender=context.me,
+            identity=context.site.party.identity,
+        )  # fmt: skip
+        with durable(Step.ANSWER_STORED):
+            outbox.store_post(envelope)
+        return envelope
+    return context.say(accepted, Step.ANSWER_STORED)
+
+
+def _authorise_and_reserve(context: JobContext) -> Acceptance:
+    site, state = context.site, context.state
+    policy, reserved = site.policy_of(context.job), site.ledger.state().jobs.get(context.job)
+    if policy is not None and reserved is not None:
+        authorization = reauthorize(state.plan, policy, reserved)
+    else:
+        policy = site.trusted_policy()
+        authorization = authorize(
+            state.plan, policy, site.ledger_state(policy), site.now(), charter=site.charter
+        )
+        site.remember_job(context.job, state.plan, policy)
+    with durable(Step.RESERVED):
+        try:
+            site.ledger.reserve(
+                account=authorization.account,
+                job=context.job,
+                dataset=authorization.dataset,
+                plan_sha256=authorization.plan_sha256,
+                policy_sha256=authorization.policy_sha256,
+                requested_by=state.proposer,
+                events=authorization.events,
+            )
+        except BudgetExceededError as error:
+            raise PolicyDeniedError.from_budget(error) from error
+    return Acceptance(
+        plan_sha256=authorization.plan_sha256,
+        policy_sha256=authorization.policy_sha256,
+        policy_version=authorization.policy_version,
+    )
+
+
+async def fetch_catalogue(context: JobContext) -> Catalogue:
+    """The plan's catalogue, from ``catalogues/`` or the coordinator; its digest is checked either way."""
+    wanted = context.state.plan.catalogue
+    directory = context.site.directory / "catalogues"
+    directory.mkdir(exist_ok=True)
+    path = directory / f"{wanted.sha256}.jsonl"
+    if not path.exists():
+        proposal = context.state.posts[next(iter(context.state.posts))]
+        ref = BlobRef(job=context.job, kind=BlobKind.CATALOGUE, sender=context.state.proposer)
+        num_bytes = proposal.content(Proposal).catalogue_bytes
+        await context.connection.download(ref, path, sha256=wanted.sha256, num_bytes=num_bytes)
+    return Catalogue.load(path, wanted.sha256)
+
+
+async def start(context: JobContext) -> Envelope:
+    """Post the ephemeral key of the job's start."""
+    if stored := context.said(PostKind.EPHEMERAL):
+        return stored
+    outbox = context.site.outbox
+    if outbox.secret(context.job, START_KEY) is None:
+        outbox.store_secret(context.job, START_KEY, EphemeralKey.generate().private_bytes())
+    key = EphemeralKey.from_bytes(_start_key(context))
+    return context.say(context.ephemeral_body(key, os.urandom(32)), Step.START_STORED)
+
+
+async def wrap_keys(context: JobContext) -> Envelope:
+    """The leader makes the job's BFV key and group key and seals them to each other silo."""
+    if stored := context.said(PostKind.KEYS):
+        return stored
+    check_expiries(context)
+    outbox = context.site.outbox
+    if outbox.secret(context.job, JOB_SECRETS) is None:
+        secret = await context.worker.make_secret_key()
+        outbox.store_secret(context.job, JOB_SECRETS, secret + os.urandom(GROUP_KEY_BYTES))
+    secrets = b"".join(context.secrets())
+    keys = context.pair_keys(_start_key(context), Purpose.WRAP)
+    wrapped = {
+        peer: base64.b64encode(wrap(key, secrets, _wrap_context(context, peer))).decode()
+        for peer, key in keys.items()
+    }
+    return context.say(Keys(wrapped=wrapped), Step.KEYS_STORED)
+
+
+async def fingerprint(context: JobContext) -> Envelope:
+    """Unwrap the job's secrets and prove to each peer that this silo holds them."""
+    if stored := context.said(PostKind.FINGERPRINT):
+        return stored
+    check_expiries(context)
+    private = _start_key(context)
+    if context.me != context.state.leader:
+        posted = context.state.post(PostKind.KEYS, context.state.leader)
+        if posted is None:
+            raise RecordLostError("the leader's keys are not on the board")
+        wrapped = base64.b64decode(posted.content(Keys).wrapped[context.me])
+        key = context.pair_keys(private, Purpose.WRAP)[context.state.leader]
+        secrets = unwrap(key, wrapped, _wrap_context(context, context.me))
+        await context.worker.check_secret_key(secrets[:-GROUP_KEY_BYTES])
+        context.site.outbox.store_secret(context.job, JOB_SECRETS, secrets)
+    macs = {peer: mac.hex() for peer, mac in _fingerprints(context, sender=context.me).items()}
+    return context.say(Fingerprint(macs=macs), Step.FINGERPRINT_STORED)
+
+
+def check_fingerprints(context: JobContext) -> None:
+    """Every silo of the roster has proved to this one that it holds the same secrets.
+
+    Raises:
+        DisagreementError: one holds others.
+    """
+    keys = context.pair_keys(_start_key(context), Purpose.FINGERPRINT)
+    secrets = b"".join(context.secrets())
+    for post in context.state.roster_posts(PostKind.FINGERPRINT):
+        if post.sender != context.me:
+            expected = key_fingerprint(keys[post.sender], context.job_id, post.sender, secrets)
+            received = bytes.fromhex(post.content(Fingerprint).macs[context.me])
+            require_equal(expected, received, sender=post.sender)
+
+
+def check_expiries(context: JobContext) -> None:
+    """No silo of the roster takes part under an expired policy, and the charter is in force.
+
+    Raises:
+        ExpiredError: one does.
+    """
+    now = context.site.now()
+    require_unexpired("charter", context.site.charter.expires, now)
+    for post in context.state.roster_posts(PostKind.EPHEMERAL):
+        require_unexpired(
+            f"policy of {post.sender}", date.fromisoformat(post.content(Ephemeral).expires), now
+        )
+
+
+def _fingerprints(context: JobContext, *, sender: str) -> dict[str, bytes]:
+    keys = context.pair_keys(_start_key(context), Purpose.FINGERPRINT)
+    secrets = b"".join(context.secrets())
+    return {peer: key_fingerprint(key, context.job_id, sender, secrets) for peer, key in keys.items()}
+
+
+def _start_key(context: JobContext) -> bytes:
+    private = context.site.outbox.secret(context.job, START_KEY)
+    if private is None:
+        raise RecordLostError("this silo has lost its job-start key")
+    return private
+
+
+def _wrap_context(context: JobContext, receiver: str) -> bytes:
+    return f"{context.job_id}\0{context.state.leader}\0{receiver}".encode()

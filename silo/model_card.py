@@ -1,0 +1,64 @@
+"""What a model says of itself: where it comes from and what it promises to the people in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from federation.rounds import JobState
+from policies.plan import Plan
+from policies.price import plan_epsilon, plan_epsilon_pld
+
+
+def model_card(state: JobState, charter_name: str, model: dict[str, Any]) -> dict[str, Any]:
+    """The card beside a model file: public facts of its plan only.
+
+    Args:
+        state: the job.
+        charter_name: the federation.
+        model: SHA-256 and size of the model file.
+    """
+    plan = state.plan
+    return {
+        "kind": "ModelCard",
+        "schema_version": 1,
+        "federation": charter_name,
+        "job": state.job,
+        "job_id": state.job_id.hex(),
+        "plan_sha256": state.plan_sha256,
+        "purpose": plan.purpose,
+        "family": plan.model.family,
+        "silos": list(plan.silos),
+        "catalogue": plan.catalogue.model_dump(mode="json"),
+        "model": model,
+        "privacy": {
+            "statement": privacy_statement(plan),
+            "unit": plan.privacy.unit,
+            "neighboring_relation": plan.privacy.neighboring_relation,
+            "target_epsilon": plan.privacy.target_epsilon,
+            "target_delta": plan.privacy.target_delta,
+            "epsilon": plan_epsilon(plan),
+            "epsilon_pld": plan_epsilon_pld(plan),
+            "accountant": plan.privacy.filter,
+            "noise_placement": plan.privacy.noise_placement,
+            "colluding_silos": plan.privacy.colluding_silos,
+            "max_silos_per_user": plan.privacy.max_silos_per_user,
+        },
+    }
+
+
+def privacy_statement(plan: Plan) -> str:
+    """What is promised to one person, in words."""
+    privacy = plan.privacy
+    n, c, m = plan.num_silos, privacy.colluding_silos, privacy.max_silos_per_user
+    where = (
+        "in any one silo (the silos declared that nobody is in two of them)"
+        if m == 1
+        else f"in up to {m} of the {n} silos"
+    )
+    return (
+        f"Whoever sees everything this job releases learns almost nothing about any one person: with their whole "
+        f"history {where} or without it, every outcome is about as likely "
+        f"(epsilon {privacy.target_epsilon:g}, delta {privacy.target_delta:g}, add or remove one person). "
+        f"This holds against the coordinator together with {c} of the {n} silos, the reader's own included, as long "
+        f"as they follow the protocol; against outsiders and the coordinator alone everything is encrypted as well."
+    )

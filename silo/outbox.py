@@ -1,0 +1,129 @@
+"""What a silo has said and is about to say: durable before it leaves, erased when the job ends.
+
+Everything that goes out is stored here first, so that after a crash the same bytes are sent again and nothing
+is ever computed twice under one name. A contribution and the ephemeral key that masks it share one record: a
+disk restored from a backup can repeat that one contribution, never mask another with the same key.
+
+SQLite with ``secure_delete``; erasing also truncates the write-ahead log. Forward secrecy rests on that.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from federation.messages import Envelope, PostKind, parse_envelope
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS posts (
+    job TEXT NOT NULL, kind TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL,
+    envelope BLOB NOT NULL, PRIMARY KEY (job, kind, round, attempt));
+CREATE TABLE IF NOT EXISTS secrets (job TEXT NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (job, name));
+CREATE TABLE IF NOT EXISTS contributions (
+    job TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL,
+    levels BLOB NOT NULL, private_key BLOB, PRIMARY KEY (job, round, attempt));
+"""
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """One silo's clipped, noised integers of one attempt, and the key that masks exactly these.
+
+    Attributes:
+        levels: (values,) non-negative, below ``2**bits``.
+        private_key: X25519, 32 bytes; absent until the integers were durable.
+    """
+
+    levels: NDArray[np.int64]
+    private_key: bytes | None
+
+
+class Outbox:
+    """The ``outbox/`` of one silo directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory / "outbox"
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        path = self._directory / "outbox.db"
+        path.touch(mode=0o600)
+        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute("PRAGMA secure_delete=ON")
+        self._db.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+    def post(self, job: str, kind: PostKind, round_: int = 0, attempt: int = 0) -> Envelope | None:
+        """What this silo has already said there."""
+        row = self._db.execute(
+            "SELECT envelope FROM posts WHERE job = ? AND kind = ? AND round = ? AND attempt = ?",
+            (job, kind.value, round_, attempt),
+        ).fetchone()
+        return parse_envelope(row[0]) if row else None
+
+    def store_post(self, envelope: Envelope) -> None:
+        """Fix what this silo says at a place, before it is sent."""
+        self._db.execute(
+            "INSERT INTO posts VALUES (?, ?, ?, ?, ?)",
+            (envelope.job, envelope.kind.value, envelope.round, envelope.attempt, envelope.to_bytes()),
+        )
+
+    def secret(self, job: str, name: str) -> bytes | None:
+        """A stored secret of a running job."""
+        row = self._db.execute("SELECT value FROM secrets WHERE job = ? AND name = ?", (job, name)).fetchone()
+        return bytes(row[0]) if row else None
+
+    def store_secret(self, job: str, name: str, value: bytes) -> None:
+        """Keep a secret until the job ends; the first value stays."""
+        self._db.execute("INSERT OR IGNORE INTO secrets VALUES (?, ?, ?)", (job, name, value))
+
+    def contribution(self, job: str, round_: int, attempt: int) -> Contribution | None:
+        """The stored contribution of an attempt."""
+        row = self._db.execute(
+            "SELECT levels, private_key FROM contributions WHERE job = ? AND round = ? AND attempt = ?",
+            (job, round_, attempt),
+        ).fetchone()
+        if row is None:
+            return None
+        return Contribution(np.frombuffer(row[0], dtype="<u4").astype(np.int64), row[1])
+
+    def store_contribution(self, job: str, round_: int, attempt: int, levels: NDArray[np.int64]) -> None:
+        """Make the integers durable; they have no key yet and cannot leave."""
+        self._db.execute(
+            "INSERT INTO contributions VALUES (?, ?, ?, ?, NULL)",
+            (job, round_, attempt, levels.astype("<u4").tobytes()),
+        )
+
+    def attach_key(self, job: str, round_: int, attempt: int, private_key: bytes) -> None:
+        """Give a durable contribution the key that masks it; a key once attached stays."""
+        self._db.execute(
+            "UPDATE contributions SET private_key = ? "
+            "WHERE job = ? AND round = ? AND attempt = ? AND private_key IS NULL",
+            (private_key, job, round_, attempt),
+        )
+
+    def path(self, job: str, kind: str, round_: int, attempt: int) -> Path:
+        """Where this job's bulk bytes of one attempt lie."""
+        return self._directory / f"{job}-{kind}-{round_}-{attempt}"
+
+    def jobs(self) -> set[str]:
+        """Jobs that left anything here."""
+        rows = self._db.execute(
+            "SELECT job FROM posts UNION SELECT job FROM secrets UNION SELECT job FROM contributions"
+        )
+        return {row[0] for row in rows}
+
+    def erase_secrets(self, job: str) -> None:
+        """Forget keys, contributions and bulk bytes of an ended job; its posts stay as its record."""
+        self._db.execute("DELETE FROM secrets WHERE job = ?", (job,))
+        self._db.execute("DELETE FROM contributions WHERE job = ?", (job,))
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        for path in self._directory.glob(f"{job}-*"):
+            path.unlink()

@@ -1,0 +1,176 @@
+"""One silo's directory, opened: its keys, charter, policy, ledger, outbox and jobs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from federation.identity import Party
+from policies.canonical import canonical_bytes, digest
+from policies.charter import Charter
+from policies.decision import Authorization, reauthorize
+from policies.files import load_charter, load_policy, save_yaml, write_atomically
+from policies.plan import Plan
+from policies.signing import PublicKey
+from policies.silo_policy import Dataset, SiloPolicy
+from privacy.errors import DataError, ProtocolError, TrustError, UsageError
+from privacy.ledger.ledger import Ledger, LedgerState
+from silo.outbox import Outbox
+
+
+class RecordLostError(ProtocolError):
+    """The board shows a post of this silo that its own records do not have: an older disk was restored."""
+
+    code = "record_lost"
+
+
+class NotJoinedError(DataError):
+    """The silo has no charter or no signed policy yet."""
+
+    code = "not_joined"
+
+
+def utc_now() -> datetime:
+    """The current time, aware, UTC."""
+    return datetime.now(UTC)
+
+
+class Site:
+    """Everything that belongs to one silo on this machine.
+
+    Args:
+        directory: as ``silo init`` made it and ``silo join`` completed it.
+        clock: current time; tests pass their own.
+    """
+
+    def __init__(self, directory: Path, *, clock: Callable[[], datetime] = utc_now) -> None:
+        self.directory = directory
+        self.now = clock
+        self.party = Party.load(directory)
+        if self.party.role != "silo":
+            raise UsageError(
+                f"{self.party.name} is a coordinator", where=str(directory), remedy="name a silo's --dir"
+            )
+        self.charter = _joined_charter(directory, clock())
+        identity = self.party.identity
+        self.ledger = Ledger.open(
+            directory / "ledger.db", sign=identity.sign_raw, key_id=identity.key_id, clock=clock
+        )
+        self.outbox = Outbox(directory)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close ledger and outbox."""
+        self.ledger.close()
+        self.outbox.close()
+
+    @property
+    def name(self) -> str:
+        """The silo's name in the charter."""
+        return self.party.name
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether ``silo pause`` asked for no new work."""
+        return (self.directory / "paused").exists()
+
+    def identity_of(self, name: str) -> PublicKey:
+        """The charter's identity key of a party.
+
+        Raises:
+            TrustError: no such party.
+        """
+        for party in self.charter.parties():
+            if party.name == name:
+                return party.identity_key
+        raise TrustError(f"{name} is not in the charter", remedy="only the charter's parties are listened to")
+
+    def trusted_policy(self) -> SiloPolicy:
+        """The signed policy in force; never an older one than the ledger has seen.
+
+        Raises:
+            TrustError: unsigned, expired, rolled back, or another silo's.
+        """
+        seen = [(a.policy_version, a.policy_sha256) for a in self.ledger.state().accounts.values()]
+        version, sha256 = max(seen, default=(None, None))
+        return load_policy(
+            self.directory,
+            charter=self.charter,
+            silo=self.name,
+            previous_version=version,
+            previous_sha256=sha256,
+            now=self.now(),
+        )
+
+    def ledger_state(self, policy: SiloPolicy) -> LedgerState:
+        """Accounts as they stand, under ``policy``'s budgets.
+
+        Raises:
+            StalePolicyError, FilterChangedError: the ledger knows better.
+        """
+        for population, budget in policy.budgets.items():
+            self.ledger.open_account(population, budget.to_budget(), digest(policy), policy.version)
+        return self.ledger.state()
+
+    def policy_of(self, job: str) -> SiloPolicy | None:
+        """The policy that a job was answered under; it stays that job's law whatever is signed later."""
+        path = self._job_path(job, "policy.json")
+        return SiloPolicy.model_validate_json(path.read_bytes()) if path.exists() else None
+
+    def remember_job(self, job: str, plan: Plan, policy: SiloPolicy) -> None:
+        """Fix plan and policy a job is answered under."""
+        save_yaml(self._job_path(job, "plan.yaml"), plan)
+        write_atomically(self._job_path(job, "policy.json"), canonical_bytes(policy))
+
+    def authorization_for(self, job: str, plan: Plan) -> Authorization:
+        """What this silo decided about a job it has reserved for.
+
+        Raises:
+            RecordLostError: there is no reservation or no policy of this job.
+        """
+        policy, reserved = self.policy_of(job), self.ledger.state().jobs.get(job)
+        if policy is None or reserved is None:
+            raise RecordLostError("this silo has no record of having authorised the job")
+        return reauthorize(plan, policy, reserved)
+
+    def dataset(self, job: str, authorization: Authorization) -> Dataset:
+        """The table that the job may use."""
+        policy = self.policy_of(job)
+        if policy is None:
+            raise RecordLostError("this silo has no record of the job's policy")
+        return policy.datasets[authorization.dataset]
+
+    def remember_denial(self, job: str, reasons: list[dict[str, Any]]) -> None:
+        """Keep the reasons of a refusal, values included, for this silo's own people."""
+        write_atomically(self._job_path(job, "denial.json"), json.dumps(reasons, indent=2).encode())
+
+    def job_note(self, job: str) -> dict[str, Any]:
+        """What the agent last noted about a job; empty if nothing."""
+        path = self._job_path(job, "state.json")
+        return dict(json.loads(path.read_bytes())) if path.exists() else {}
+
+    def job_notes(self) -> list[dict[str, Any]]:
+        """Notes about all jobs, oldest first."""
+        paths = sorted((self.directory / "jobs").glob("*/state.json"), key=lambda path: path.stat().st_ctime)
+        return [json.loads(path.read_bytes()) for path in paths]
+
+    def _job_path(self, job: str, name: str) -> Path:
+        return self.directory / "jobs" / job / name
+
+
+def _joined_charter(directory: Path, now: datetime) -> Charter:
+    if not (directory / "charter.yaml").exists():
+        raise NotJoinedError(
+            "this silo has not joined a federation yet",
+            where=str(directory),
+            remedy="archipel silo join charter.yaml --dir " + str(directory),
+        )
+    return load_charter(directory, now)

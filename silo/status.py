@@ -1,0 +1,82 @@
+"""``archipel silo status``: how one silo stands, for its operator only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from federation.transport.connection import Patience
+from federation.transport.grpc_client import connect
+from policies.trust import days_left
+from privacy.errors import ArchipelError
+from silo.config import load_config
+from silo.running import endpoint_of
+from silo.site import Site
+
+PATIENCE_SECONDS = 3.0
+
+
+async def gather(directory: Path) -> dict[str, Any]:
+    """Everything that ``describe`` shows; works while the agent runs."""
+    with Site(directory) as site:
+        policy = site.trusted_policy()
+        accounts = site.ledger.state().accounts.values()
+        return {
+            "silo": site.name,
+            "charter": {"name": site.charter.name, "days_left": days_left(site.charter.expires, site.now())},
+            "policy": {"version": policy.version, "days_left": days_left(policy.expires, site.now())},
+            "paused": site.is_paused,
+            "coordinator": await _reach(site),
+            "budgets": [
+                {
+                    "account": account.account,
+                    "epsilon": account.budget.epsilon,
+                    "delta": account.budget.delta,
+                    "spent": account.epsilon_spent,
+                    "reserved": account.epsilon_reserved,
+                    "remaining": account.epsilon_remaining,
+                    "frozen": account.frozen,
+                }
+                for account in accounts
+            ],
+            "jobs": site.job_notes(),
+        }
+
+
+async def _reach(site: Site) -> dict[str, Any]:
+    endpoint = endpoint_of(site, load_config(site.directory))
+    connection = connect(
+        endpoint, patience=Patience(total_seconds=PATIENCE_SECONDS, call_seconds=PATIENCE_SECONDS)
+    )
+    try:
+        info = await connection.info()
+        return {"address": f"{endpoint.host}:{endpoint.port}", "reachable": True, "name": info.name}
+    except ArchipelError as error:
+        return {"address": f"{endpoint.host}:{endpoint.port}", "reachable": False, "why": error.message}
+    finally:
+        await connection.close()
+
+
+def describe(found: dict[str, Any]) -> list[object]:
+    """The status for people."""
+    policy, charter, coordinator = found["policy"], found["charter"], found["coordinator"]
+    reach = "answers" if coordinator["reachable"] else f"does not answer: {coordinator['why']}"
+    lines: list[object] = [
+        f"{found['silo']}{' (paused)' if found['paused'] else ''} in {charter['name']}",
+        f"policy version {policy['version']}, {policy['days_left']} days left; charter {charter['days_left']} days left",
+        f"coordinator at {coordinator['address']} {reach}",
+    ]
+    if found["budgets"]:
+        table = Table("account", "epsilon", "spent", "reserved", "remaining", "delta")
+        for account in found["budgets"]:
+            figures = [f"{account[name]:.3f}" for name in ("epsilon", "spent", "reserved", "remaining")]
+            table.add_row(account["account"], *figures, f"{account['delta']:g}")
+        lines.append(table)
+    for job in found["jobs"]:
+        state = job["outcome"] or f"{job['phase']}, round {job['round']} of {job['num_rounds']}"
+        lines.append(f"job {job['job']}: {state}")
+        if job["problem"]:
+            lines.append(f"  waits: {job['problem']}")
+    return lines
