@@ -49,15 +49,15 @@ class CleaningReport(BaseModel):
     def lines(self) -> tuple[str, ...]:
         """The report in words: what was read, each thing that was dropped, what remains."""
         dropped = {
-            f"rows of {self.excluded_users:,} people who opted out": self.excluded_rows,
+            f"rows of people who opted out ({self.excluded_users:,} people)": self.excluded_rows,
             "rows with an impossible time": self.impossible_times,
             "rows with a weight of zero or less": self.non_positive_weights,
             "repeated (user, item) pairs": self.duplicates,
-            f"rows above the cap of {self.users_over_cap:,} users": self.rows_over_cap,
+            f"rows above the cap of one user's history ({self.users_over_cap:,} users)": self.rows_over_cap,
         }
         return (
             f"{self.rows:,} rows read",
-            *(f"{count:,} {what} left out" for what, count in dropped.items() if count),
+            *(f"{count:,} left out: {what}" for what, count in dropped.items() if count),
             f"{self.interactions:,} interactions of {self.users:,} users remain",
         )
 

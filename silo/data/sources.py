@@ -12,7 +12,6 @@ from policies.silo_policy import Dataset
 from silo.data.catalogue import Catalogue
 from silo.data.cleaning import refuse_outside
 from silo.data.tables import (
-    EmptyTableError,
     MissingColumnError,
     UnreadableTableError,
     read_table,
@@ -68,16 +67,14 @@ def read_exclusions(dataset: Dataset, directory: Path) -> frozenset[str]:
 
     Raises:
         UnreadableTableError: the file is missing or no CSV: nobody's no is overlooked.
-        MissingColumnError: neither ``user_id`` nor the dataset's own name of that column stands in its header.
+        MissingColumnError: its header has neither ``user_id`` nor the dataset's own name of that column.
+        EmptyTableError: it has not even a header (cut short?); a header without ids is fine.
         BadValueError: an id is missing, NaN or negative.
     """
     if dataset.exclude_users is None:
         return frozenset()
     path = directory / dataset.exclude_users
-    try:
-        table = read_table(path, "csv")
-    except EmptyTableError:
-        return frozenset()
+    table = read_table(path, "csv", may_be_empty=True)
     column = next((name for name in (dataset.columns.user_id, _USER_ID) if name in table.columns), None)
     if column is None:
         raise MissingColumnError(

@@ -53,13 +53,14 @@ class BadValueError(DataError):
     code = "bad_value"
 
 
-def read_table(path: Path, kind: TableFormat) -> pl.DataFrame:
+def read_table(path: Path, kind: TableFormat, *, may_be_empty: bool = False) -> pl.DataFrame:
     """Read a whole table; text formats give text columns.
 
     Args:
         path: one file.
         kind: ``csv`` (comma, semicolon, tab or pipe; with a header), ``parquet`` or RecBole's ``inter``
             (tab-separated, header ``name:type``; types are dropped from the names).
+        may_be_empty: accept a header without rows.
 
     Raises:
         UnreadableTableError: missing, a folder, or not in this format.
@@ -81,7 +82,7 @@ def read_table(path: Path, kind: TableFormat) -> pl.DataFrame:
             where=str(path),
             remedy=f"Save it again as {kind}" + (" in UTF-8." if kind != "parquet" else "."),
         ) from error
-    if frame.is_empty():
+    if frame.is_empty() and not may_be_empty:
         raise EmptyTableError("the table has no rows", where=str(path), remedy="Give a file with rows.")
     return frame
 
