@@ -8,7 +8,7 @@ from functools import cached_property
 
 from privacy.accounting import Spending, admit
 from privacy.budget import Budget
-from privacy.errors import BudgetExceededError
+from privacy.errors import BudgetExceededError, DeniedError
 from privacy.events import Event, EventCount
 from privacy.ledger.records import count_events, event_counts
 
@@ -77,7 +77,7 @@ class AccountStatus:
         """Whether a lowered budget no longer covers what is committed and reserved."""
         try:
             admit(self.counted, self.budget)
-        except BudgetExceededError:
+        except DeniedError:
             return True
         return False
 

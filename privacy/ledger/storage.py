@@ -88,6 +88,10 @@ def open_readonly(path: Path) -> Iterator[sqlite3.Connection]:
             connection.execute("BEGIN")
             _refuse_other_versions(connection, path)
             yield connection
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:
+                raise corrupt_error(path, "a table of the log is missing or altered") from error
+            raise
         finally:
             connection.close()
 

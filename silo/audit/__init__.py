@@ -1,0 +1,1 @@
+"""The auditor: what was spent on what, and whether anything was altered."""

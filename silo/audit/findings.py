@@ -1,0 +1,115 @@
+"""What an audit can find: one closed list, each with a stable code (``docs/reference-audit-findings.md``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from privacy.errors import FindingError
+
+Severity = Literal["error", "warning"]
+
+MEANINGS: dict[str, tuple[Severity, str]] = {
+    "ledger_unreadable": ("error", "The file is damaged so far that not every entry can be read."),
+    "entry_altered": ("error", "An entry's content is not what was hashed and signed."),
+    "entry_missing": ("error", "A number in the sequence of entries is missing: an entry was deleted."),
+    "chain_broken": ("error", "An entry does not continue the one before it: deleted, inserted or moved."),
+    "entry_signature": ("error", "An entry was not signed by the identity that the charter gives the silo."),
+    "entry_unknown": ("error", "An entry of a kind, or with an event, that this version does not know."),
+    "account_order": ("error", "An account was opened twice, or given new terms before it was opened."),
+    "account_unknown": ("error", "A job reserved on an account that does not exist."),
+    "filter_changed": ("error", "An account's filter or orders changed; they are fixed for its life."),
+    "policy_version": ("error", "An account's terms changed without a newer policy version."),
+    "policy_mismatch": ("error", "A job was reserved under another policy than its account's terms."),
+    "reserved_twice": ("error", "One job has two reservations."),
+    "overdraft": ("error", "The account's filter does not allow what was reserved or committed."),
+    "charge_unreserved": ("error", "A charge for something the job had not reserved, or had used up."),
+    "charge_mismatch": ("error", "A charge names another account, dataset, plan, policy or proposer."),
+    "double_spend": ("error", "One (job, round, attempt) was charged twice."),
+    "release_exceeds": ("error", "A job gave back more than it had reserved and not used."),
+    "release_incomplete": ("error", "A job gave back less than it had reserved and not used."),
+    "accounts_differ": ("error", "The accounts kept beside the entries are not those the entries make."),
+    "unwitnessed": ("warning", "No peer's receipt is newer than the last job's charges."),
+    "receipt_signature": ("error", "A receipt was not signed by the charter's member it names."),
+    "receipt_contradicted": ("error", "A peer saw another entry at this place: the chain was rewritten."),
+    "ledger_truncated": ("error", "A peer saw entries that are no longer there: the end was cut off."),
+    "policy_untrusted": ("error", "The policy file is missing, altered or not signed by its administrators."),
+    "policy_rolled_back": ("error", "The policy file is older than the one the ledger was last kept under."),
+    "policy_digest": ("error", "The ledger was kept under other content of the same policy version."),
+    "budget_differs": ("error", "An account's budget is not the one the signed policy gives it."),
+    "plan_digest": ("error", "The plan in a job's directory is not the one that was reserved for."),
+    "plan_cost": ("error", "A job reserved something else than its plan costs."),
+    "job_file_unreadable": ("warning", "A file of a job's directory cannot be read, so it proves nothing."),
+}  # fmt: skip
+
+
+class Finding(BaseModel):
+    """One thing found.
+
+    Attributes:
+        code: stable, a key of :data:`MEANINGS`.
+        severity: ``error``: something is wrong; ``warning``: something cannot be shown to be right.
+        text: what, in one sentence.
+        where: file, and entry where there is one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    code: str
+    severity: Severity
+    text: str
+    where: str
+
+
+class Report(BaseModel):
+    """What ``archipel audit verify`` says.
+
+    Attributes:
+        silo: whose ledger.
+        charter: name of the auditor's charter.
+        entries: number of entries read.
+        head_hash: hash of the last one.
+        charges: charged contributions.
+        receipts: valid receipts by peers about this ledger.
+        witnessed_seq: the newest entry that a valid receipt covers, 0 if none.
+        findings: everything found, worst first.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    silo: str
+    charter: str
+    entries: int = Field(ge=0)
+    head_hash: str
+    charges: int = Field(ge=0)
+    receipts: int = Field(ge=0)
+    witnessed_seq: int = Field(ge=0)
+    findings: tuple[Finding, ...]
+
+    def accepted(self) -> Report:
+        """Return this report if nothing was found.
+
+        Raises:
+            FindingError: something was.
+        """
+        if self.findings:
+            codes = ", ".join(dict.fromkeys(finding.code for finding in self.findings))
+            raise FindingError(
+                f"{len(self.findings)} findings: {codes}",
+                where=self.silo,
+                remedy="docs/reference-audit-findings.md says what each means and what to do",
+            )
+        return self
+
+
+def finding(code: str, where: str, text: str) -> Finding:
+    """A finding with the severity of its code."""
+    return Finding(code=code, severity=MEANINGS[code][0], text=text, where=where)
+
+
+def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Errors before warnings, otherwise in the order found; the same finding once."""
+    unique = dict.fromkeys(findings)
+    return tuple(sorted(unique, key=lambda item: item.severity != "error"))
