@@ -28,6 +28,7 @@ from pydantic import ValidationError
 
 from federation.transport.tls import TlsIdentity
 from policies.charter import Administrators, Card
+from policies.files import load_card, save_card
 from policies.signing import PrivateKey
 from privacy.errors import DataError, HostError, TrustError, UsageError
 
@@ -123,7 +124,6 @@ def make_party(
     identity = PrivateKey.generate()
     administrator = PrivateKey.generate() if role == "silo" else None
     try:
-        # The name is checked first: a certificate cannot hold every text.
         tls = TlsIdentity.generate(name)
         card = Card.issue(
             identity,
@@ -148,34 +148,11 @@ def make_party(
     if administrator is not None:
         administrator.save(keys / "administrator.pem")
     _write_new(keys / "tls.pem", tls.key_pem + tls.certificate_pem, mode=0o600)
-    _write_new(
-        directory / "card.json",
-        (card.model_dump_json(indent=2, exclude_unset=True) + "\n").encode(),
-        mode=0o644,
-    )
+    save_card(directory / "card.json", card)
     return Party(directory=directory, identity=identity, administrator=administrator, tls=tls, card=card)
 
 
 _NAMES = "a name is 1 to 63 lower-case letters, digits and hyphens, such as shop-a; a port is 1 to 65535"
-
-
-def load_card(path: Path) -> Card:
-    """Read and verify a card.
-
-    Raises:
-        PartyFilesError: no such file, or not a card.
-        TrustError: the card was altered after it was signed.
-    """
-    try:
-        return Card.model_validate_json(_read(path)).verify()
-    except ValidationError as error:
-        problem = error.errors()[0]
-        field = ".".join(map(str, problem["loc"]))
-        raise PartyFilesError(
-            f"not a card: {field}: {problem['msg']}",
-            where=str(path),
-            remedy="ask its owner for a fresh card.json",
-        ) from error
 
 
 def _load_tls(path: Path) -> TlsIdentity:

@@ -1,0 +1,165 @@
+"""The coordinator as a process: where it listens, one per directory, a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import signal
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import ClassVar
+
+import structlog
+
+from federation.coordinator import Coordinator
+from federation.identity import Party
+from federation.transport.tls import PinnedCertificates
+from policies.charter import Charter
+from policies.files import load_charter, write_atomically
+from privacy.errors import DataError, HostError, TrustError, UsageError
+
+_SETTINGS = "agent.toml"
+Announce = Callable[[str, str, int], None]
+
+
+class SettingsError(DataError):
+    """``agent.toml`` cannot be read."""
+
+    code: ClassVar[str] = "settings"
+
+
+def save_listen_address(directory: Path, host: str, port: int) -> None:
+    """Write ``agent.toml``: what only this machine needs to know."""
+    text = (
+        "# Where this coordinator listens. The charter says where others reach it; behind NAT they differ.\n"
+        f'listen_host = "{host}"\n'
+        f"listen_port = {port}\n"
+    )
+    write_atomically(directory / _SETTINGS, text.encode())
+
+
+def load_listen_address(directory: Path, charter: Charter) -> tuple[str, int]:
+    """Host and port of ``agent.toml``; those of the charter where it says nothing.
+
+    Raises:
+        SettingsError: not TOML, or values of another kind.
+    """
+    path = directory / _SETTINGS
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"not TOML: {error}", where=str(path), remedy="mend or delete the file"
+        ) from error
+    host = settings.get("listen_host", charter.coordinator.host)
+    port = settings.get("listen_port", charter.coordinator.port)
+    if not isinstance(host, str) or not isinstance(port, int) or not 0 <= port < 65_536:
+        raise SettingsError(
+            "listen_host must be a text and listen_port a number below 65536",
+            where=str(path),
+            remedy='write listen_host = "127.0.0.1" and listen_port = 8443',
+        )
+    return host, port
+
+
+@contextmanager
+def exclusive(directory: Path, what: str) -> Iterator[None]:
+    """Hold ``directory`` for this process; the lock vanishes with it, however it ends.
+
+    Raises:
+        HostError: another process holds it.
+    """
+    with (directory / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise HostError(
+                f"another {what} runs in this directory",
+                where=str(directory),
+                remedy="stop it first, or name another --dir",
+            ) from error
+        yield
+
+
+def log_to_stderr() -> None:
+    """Structured log lines on standard error: JSON for machines, plain for people at a terminal."""
+    renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+async def serve(directory: Path, *, host: str | None, port: int | None, announce: Announce) -> bool:
+    """Run the coordinator of ``directory`` until a signal; returns whether that was Ctrl-C.
+
+    Args:
+        directory: its directory, with the charter in force.
+        host: listen there instead of as in ``agent.toml``.
+        port: likewise; 0 takes any free port.
+        announce: called with name, host and port once it listens.
+
+    Raises:
+        HostError: the address is taken, or another coordinator runs here.
+        TrustError: the charter is not in force, or is another coordinator's.
+    """
+    from federation.transport.grpc_server import GrpcServer
+
+    party = Party.load(directory)
+    charter = _charter_of(directory, party)
+    own_host, own_port = load_listen_address(directory, charter)
+    stop, signals = asyncio.Event(), list[signal.Signals]()
+
+    def on_signal(received: signal.Signals) -> None:
+        signals.append(received)
+        stop.set()
+
+    with exclusive(directory, "coordinator"):
+        log_to_stderr()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal, number)
+        coordinator = Coordinator(directory, party, charter)
+        await coordinator.start()
+        try:
+            server = await GrpcServer.start(
+                coordinator,
+                identity=party.tls,
+                pinned=PinnedCertificates.of(charter),
+                host=host or own_host,
+                port=own_port if port is None else port,
+            )
+            announce(party.name, server.host, server.port)
+            await stop.wait()
+            await server.stop()
+        finally:
+            await coordinator.stop()
+    return signals[0] is signal.SIGINT
+
+
+def _charter_of(directory: Path, party: Party) -> Charter:
+    if party.role != "coordinator":
+        raise UsageError(
+            f"{party.name} is a silo",
+            where=str(directory),
+            remedy="name the coordinator's directory with --dir",
+        )
+    charter = load_charter(directory, datetime.now(UTC))
+    entry = charter.coordinator
+    pinned = (entry.name, entry.identity_key, entry.certificate_sha256)
+    if pinned != (party.name, party.card.identity_key, party.card.certificate_sha256):
+        raise TrustError(
+            f"the charter's coordinator is another one than {party.name}, or has other keys",
+            where=str(directory),
+            remedy="have the charter drafted with this coordinator's card.json",
+        )
+    return charter
