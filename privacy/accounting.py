@@ -6,9 +6,10 @@ Guarantees
   satisfies ``admit``, everything released together is (epsilon, delta)-differentially private, however the
   next event was chosen. zCDP: Σρ below one bound (Feldman and Zrnic 2021). Rényi: the order with room at
   the end is a function of the transcript, and each of the k orders is converted at delta/k (union bound).
-- Composition is exact. Every divergence is rounded *up* to a multiple of 2^-40 (additive deltas: 2^-64),
-  and sums of such multiples are exact in double precision, so a spending depends neither on the order of
-  its events nor on how often they were re-folded, and a calibrated plan fits its budget to the last bit.
+- Composition is exact. Every divergence is rounded *up* to a multiple of 2^-40 and counts as infinite from
+  4096 on (additive deltas: 2^-58 and 1/64); sums of such multiples are exact in double precision, so a
+  spending depends neither on the order of its events nor on how often they were re-folded, and a
+  calibrated plan fits its budget to the last bit.
 - A spending is a value. What is refused leaves no trace in it.
 """
 
@@ -40,7 +41,9 @@ MECHANISM_DELTA_SHARE = 0.99
 """Share of delta that pays for mechanisms; the rest is the separate account of additive terms."""
 
 _DIVERGENCE_QUANTUM = 2.0**-40
-_DELTA_QUANTUM = 2.0**-64
+_DIVERGENCE_CEILING = 2.0**12
+_DELTA_QUANTUM = 2.0**-58
+_DELTA_CEILING = 2.0**-6
 _PLD_DISCRETISATION = 1e-3
 
 
@@ -55,8 +58,8 @@ class Spending(Record):
 
     Attributes:
         filter: the account's filter.
-        divergences: (ρ,) for zCDP; the Rényi divergence at each order for Rényi.
-        additive_delta: sum of the events' additive terms.
+        divergences: (ρ,) for zCDP; the Rényi divergence at each order for Rényi. 4096 stands for more.
+        additive_delta: sum of the events' additive terms. 1/64 stands for more.
     """
 
     filter: FilterSpec
@@ -92,13 +95,14 @@ class Spending(Record):
         """
         if count < 0:
             raise ValueError(f"count is {count}; what was spent is never taken back")
-        prices = _prices(event, self.filter)
+        delta = _round_up(additive_delta_of(event), _DELTA_QUANTUM, _DELTA_CEILING)
         return Spending(
             filter=self.filter,
             divergences=tuple(
-                spent + count * price for spent, price in zip(self.divergences, prices, strict=True)
+                min(spent + count * price, _DIVERGENCE_CEILING)
+                for spent, price in zip(self.divergences, _prices(event, self.filter), strict=True)
             ),
-            additive_delta=self.additive_delta + count * _round_up(additive_delta_of(event), _DELTA_QUANTUM),
+            additive_delta=min(self.additive_delta + count * delta, _DELTA_CEILING),
         )
 
     def epsilon(self, delta: float) -> float:
@@ -115,12 +119,13 @@ class Spending(Record):
         mechanism_delta = MECHANISM_DELTA_SHARE * delta
         if not any(self.divergences):
             return 0.0
+        spent = [math.inf if value >= _DIVERGENCE_CEILING else value for value in self.divergences]
         if isinstance(self.filter, ZcdpFilter):
-            return divergence.epsilon_of_rho(self.divergences[0], mechanism_delta)
+            return divergence.epsilon_of_rho(spent[0], mechanism_delta)
         orders = self.filter.orders
         return min(
-            divergence.epsilon_of_renyi(spent, order, mechanism_delta / len(orders))
-            for spent, order in zip(self.divergences, orders, strict=True)
+            divergence.epsilon_of_renyi(value, order, mechanism_delta / len(orders))
+            for value, order in zip(spent, orders, strict=True)
         )
 
 
@@ -227,7 +232,7 @@ def _prices(event: Event, filter_: FilterSpec) -> tuple[float, ...]:
             remedy="open the account with a Rényi filter, e.g. `filter: {kind: renyi, orders: "
             "[2, 4, 8, 16, 32, 64]}`, or set `sample_rate: 1`",
         )
-    return tuple(_round_up(price, _DIVERGENCE_QUANTUM) for price in raw)
+    return tuple(_round_up(price, _DIVERGENCE_QUANTUM, _DIVERGENCE_CEILING) for price in raw)
 
 
 def _renyi_divergence(event: Event, order: float) -> float:
@@ -240,5 +245,5 @@ def _renyi_divergence(event: Event, order: float) -> float:
     return min(0.5 * order * event.epsilon**2, event.epsilon)
 
 
-def _round_up(value: float, quantum: float) -> float:
-    return math.ceil(value / quantum) * quantum if math.isfinite(value) else math.inf
+def _round_up(value: float, quantum: float, ceiling: float) -> float:
+    return math.ceil(min(value, ceiling) / quantum) * quantum

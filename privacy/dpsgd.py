@@ -170,8 +170,9 @@ class PerUserGradients:
     def _plain_gradient(self, batch: tuple[Tensor, ...], user: int) -> npt.NDArray[np.floating]:
         self._hooked.disable_hooks()
         try:
-            loss = self._losses(tuple(tensor[user : user + 1] for tensor in batch)).sum()
-            gradients = torch.autograd.grad(loss, self._parameters)
+            with _known_warnings():
+                loss = self._losses(tuple(tensor[user : user + 1] for tensor in batch)).sum()
+                gradients = torch.autograd.grad(loss, self._parameters)
         finally:
             self._hooked.enable_hooks()
         return np.concatenate([gradient.numpy().ravel() for gradient in gradients])

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from pydantic import ValidationError
+
+from privacy.events import (
+    SAMPLER,
+    Event,
+    GaussianEvent,
+    PoissonSampledGaussianEvent,
+    PureEvent,
+    UnknownEventError,
+    additive_delta_of,
+    parse_event,
+)
+
+EVENTS: list[Event] = [
+    GaussianEvent(noise_multiplier=1.158, sampler=SAMPLER, additive_delta=1e-12),
+    PoissonSampledGaussianEvent(
+        noise_multiplier=0.9, sample_rate=0.05, max_silos_per_user=2, sampler=SAMPLER
+    ),
+    PureEvent(epsilon=0.1),
+]
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.kind)
+def test_an_event_reads_back_from_its_json_form(event: Event) -> None:
+    assert parse_event(event.model_dump(mode="json")) == event
+    assert type(event).model_validate_json(event.model_dump_json()) == event
+    assert parse_event(event) is event
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.kind)
+def test_the_json_form_always_has_every_field(event: Event) -> None:
+    assert event.model_dump(exclude_unset=True) == event.model_dump()
+    assert "kind" in event.model_dump(exclude_unset=True)
+
+
+def test_equal_events_are_equal_however_they_were_written() -> None:
+    short = GaussianEvent(noise_multiplier=2, sampler=SAMPLER)
+    assert short == GaussianEvent(noise_multiplier=2.0, sampler=SAMPLER, additive_delta=0.0)
+    assert hash(short) == hash(parse_event(short.model_dump()))
+
+
+def test_an_event_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        EVENTS[0].noise_multiplier = 9.0  # type: ignore[misc, union-attr]
+
+
+@pytest.mark.parametrize(
+    "obj",
+    [
+        {},
+        {"kind": "gaussian/v2", "noise_multiplier": 1.0},
+        {"kind": "gaussian", "noise_multiplier": 1.0},
+        {"kind": "gaussian", "noise_multiplier": 1.0, "sampler": "numpy"},
+        {"kind": "gaussian", "noise_multiplier": 1.0, "sampler": SAMPLER, "epsilon": 0.1},
+        {"kind": "gaussian", "noise_multiplier": 0.0, "sampler": SAMPLER},
+        {"kind": "gaussian", "noise_multiplier": -1.0, "sampler": SAMPLER},
+        {"kind": "gaussian", "noise_multiplier": math.nan, "sampler": SAMPLER},
+        {"kind": "gaussian", "noise_multiplier": math.inf, "sampler": SAMPLER},
+        {"kind": "gaussian", "noise_multiplier": "1.0", "sampler": SAMPLER},
+        {"kind": "gaussian", "noise_multiplier": True, "sampler": SAMPLER},
+        {"kind": "gaussian", "noise_multiplier": 1.0, "sampler": SAMPLER, "additive_delta": -1e-9},
+        {"kind": "pure", "epsilon": 0.0},
+        {
+            "kind": "poisson_sampled_gaussian",
+            "noise_multiplier": 1.0,
+            "sample_rate": 1.5,
+            "max_silos_per_user": 1,
+            "sampler": SAMPLER,
+        },
+        {
+            "kind": "poisson_sampled_gaussian",
+            "noise_multiplier": 1.0,
+            "sample_rate": 0.5,
+            "max_silos_per_user": 0,
+            "sampler": SAMPLER,
+        },
+    ],
+)
+def test_what_is_unknown_or_out_of_range_is_refused(obj: dict[str, object]) -> None:
+    with pytest.raises(UnknownEventError, match="privacy event") as caught:
+        parse_event(obj)
+    assert caught.value.remedy
+
+
+def test_only_mechanisms_with_clamped_noise_have_an_additive_delta() -> None:
+    assert [additive_delta_of(event) for event in EVENTS] == [1e-12, 0.0, 0.0]
