@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -99,8 +99,8 @@ def make_plan(catalogue: Catalogue, model: dict[str, Any], **sections: dict[str,
 class FamilyContract:
     """Inherit, say ``model``, and the family is held to the contract."""
 
-    model: dict[str, Any]
-    sections: dict[str, dict[str, Any]] = {}
+    model: ClassVar[dict[str, Any]]
+    sections: ClassVar[dict[str, dict[str, Any]]] = {}
 
     @pytest.fixture
     def catalogue(self) -> Catalogue:

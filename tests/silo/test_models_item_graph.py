@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -44,7 +46,7 @@ def noised(gram: np.ndarray, std: float, seed: int) -> np.ndarray:
 
 
 class TestItemGraph(FamilyContract):
-    model = {"family": "item-graph", "rank": 8}
+    model: ClassVar = {"family": "item-graph", "rank": 8}
 
     def test_no_noise_gives_exact_ease(self, family: Family, shape: RoundShape) -> None:
         exact = ItemGraph(family.plan, family.catalogue, noise_std=0.0)

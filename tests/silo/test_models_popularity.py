@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from policies.price import RoundShape
@@ -16,7 +18,7 @@ from tests.contracts.family_contract import (
 
 
 class TestPopularity(FamilyContract):
-    model = {"family": "popularity"}
+    model: ClassVar = {"family": "popularity"}
 
     def test_the_sum_is_each_users_weight_on_their_items(self, family: Family, shape: RoundShape) -> None:
         vector = self.contribution(family, shape, [[0], [0, 1], [0, 1, 2, 3]])
