@@ -16,6 +16,7 @@ from policies.price import (
     schedule,
     sensitivity_in_one_silo,
 )
+from policies.validation import validate_values
 from privacy.budget import FilterSpec, RenyiFilter, ZcdpFilter
 from privacy.calibration import calibrate_noise_multiplier
 from privacy.events import EventCount
@@ -88,11 +89,11 @@ def complete_plan(draft: Draft) -> Plan:
 
     Raises:
         PlanImpossibleError: no noise or grid can do it.
-        pydantic.ValidationError: fields that contradict each other.
+        PolicyFileError: fields out of range or contradicting each other; all problems at once.
         CalibrationError: the metrics alone use up the promise.
     """
     document = _document(draft)
-    start = Plan.model_validate(document)
+    start = _plan(document)
     multiplier = _training_multiplier(start) * start.privacy.max_silos_per_user
     worst_rounding = 1.0 if start.is_statistics else 1 + 1.01 * MAX_ROUNDING_COST
     coarse = _with(document, noise_multiplier=_round_up(multiplier * worst_rounding), grid=1)
@@ -214,9 +215,13 @@ def _privacy(draft: Draft) -> dict[str, Any]:
     }
 
 
+def _plan(document: dict[str, Any]) -> Plan:
+    return validate_values(document, Plan, "plan")
+
+
 def _with(document: dict[str, Any], *, noise_multiplier: float, grid: int) -> Plan:
     section = document["privacy"] | {"noise_multiplier": noise_multiplier, "grid": grid}
-    return Plan.model_validate(document | {"privacy": section})
+    return _plan(document | {"privacy": section})
 
 
 def _round_up(value: float) -> float:

@@ -1,0 +1,237 @@
+"""``archipel plan new``: from a promise to a plan.yaml with the noise that keeps it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import typer
+
+from policies.console import HERE, Debug, Dir, Json, command, emit_json, say
+from privacy.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from policies.plan import Plan
+    from privacy.budget import FilterSpec
+
+plan_app = typer.Typer(no_args_is_help=True, help="Propose a job: make a plan and see what it costs.")
+
+_SHA256_DIGITS = 64
+
+
+class PlanExistsError(UsageError):
+    """A plan of that name is there already."""
+
+    code: ClassVar[str] = "plan_exists"
+
+
+class CatalogueFileError(DataError):
+    """A file that is no catalogue, or not the one its name says."""
+
+    code: ClassVar[str] = "catalogue_file"
+
+
+@plan_app.callback()
+def _group() -> None:
+    """Propose a job: make a plan and see what it costs."""
+
+
+@plan_app.command()
+@command
+def new(
+    *,
+    silos: Annotated[str, typer.Option(help="The roster, comma-separated; the first silo leads.")],
+    catalogue: Annotated[
+        str,
+        typer.Option(help="Catalogue file, or the SHA-256 of one in DIR/catalogues.", metavar="FILE|SHA"),
+    ],
+    epsilon: Annotated[float, typer.Option(help="Total of everything the plan releases.")],
+    delta: Annotated[float, typer.Option(help="Total; well below one over the number of people.")],
+    max_users_per_silo: Annotated[int, typer.Option(help="Public upper bound, rounded up.")],
+    family: Annotated[
+        Literal["popularity", "item-graph", "linear"], typer.Option(help="Kind of model.")
+    ] = "item-graph",
+    colluding_silos: Annotated[int, typer.Option(help="Silos that may help the coordinator.")] = 1,
+    max_silos_per_user: Annotated[
+        int | None, typer.Option(help="In how many silos one person may be; default: all of them.")
+    ] = None,
+    max_interactions_per_user: Annotated[int, typer.Option(help="Cap of one person's history.")] = 200,
+    purpose: Annotated[str, typer.Option(help="What the silos' policies know it as.")] = (
+        "product-recommendation"
+    ),
+    orders: Annotated[
+        str | None, typer.Option(help="Rényi orders such as 2,4,8,16; default: zCDP accounting.")
+    ] = None,
+    holdout: Annotated[
+        Literal["none", "random", "last"], typer.Option(help="Rows kept out of contributions.")
+    ] = "none",
+    holdout_fraction: Annotated[float, typer.Option(help="Of each person's rows.")] = 0.2,
+    holdout_seed: Annotated[int, typer.Option(help="Of the random holdout.")] = 0,
+    metrics_epsilon: Annotated[
+        float | None, typer.Option(help="Release noised metrics, inside --epsilon; default: none.")
+    ] = None,
+    max_burned_rounds: Annotated[int, typer.Option(help="Failed sums to pay for in advance.")] = 0,
+    rank: Annotated[int, typer.Option(help="item-graph: upper bound of the factorisation.")] = 64,
+    rounds: Annotated[int, typer.Option(help="linear: secure sums.")] = 5,
+    sample_rate: Annotated[float, typer.Option(help="linear: Poisson sampling of people; 1 = all.")] = 1.0,
+    expected_batch_size: Annotated[
+        float | None, typer.Option(help="linear: public divisor; default: from the bounds.")
+    ] = None,
+    optimizer: Annotated[Literal["sgd", "adam"], typer.Option(help="linear.")] = "adam",
+    learning_rate: Annotated[float, typer.Option(help="linear.")] = 0.05,
+    max_grad_norm: Annotated[float, typer.Option(help="linear: clip of one person's gradient.")] = 1.0,
+    out: Annotated[Path | None, typer.Option(help="Where to write it; default: DIR/plan.yaml.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    directory: Dir = HERE,
+    json_file: Json = None,
+    debug: Debug = False,  # noqa: ARG001 - read by @command
+) -> None:
+    """Write a complete, commented plan.yaml with the least noise that keeps the promise."""
+    from policies.drafting import Draft, complete_plan
+    from policies.files import write_atomically
+    from policies.plan_text import render_plan
+
+    target = out or directory / "plan.yaml"
+    if target.exists() and not force:
+        raise PlanExistsError("it exists already", where=str(target), remedy="name another --out, or --force")
+    sha256, items, attributes = read_catalogue(catalogue, directory)
+    plan = complete_plan(
+        Draft(
+            silos=tuple(name.strip() for name in silos.split(",")),
+            catalogue_sha256=sha256,
+            catalogue_items=items,
+            family=family,
+            target_epsilon=epsilon,
+            target_delta=delta,
+            max_users_per_silo=max_users_per_silo,
+            colluding_silos=colluding_silos,
+            max_silos_per_user=max_silos_per_user,
+            filter=_filter(orders),
+            max_interactions_per_user=max_interactions_per_user,
+            purpose=purpose,
+            holdout=holdout,
+            holdout_fraction=holdout_fraction,
+            holdout_seed=holdout_seed,
+            metrics_epsilon=metrics_epsilon,
+            max_burned_rounds=max_burned_rounds,
+            rank=rank,
+            features=max(attributes, 1),
+            rounds=rounds,
+            sample_rate=sample_rate,
+            expected_batch_size=expected_batch_size,
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            max_grad_norm=max_grad_norm,
+        )
+    )
+    write_atomically(target, render_plan(plan).encode("utf-8"))
+    summary = summarise(plan)
+    say(f"{target}: {plan.model.family} over {plan.num_silos} silos, {items:,} items")
+    for line in describe(plan, summary):
+        say(line)
+    emit_json({"plan": str(target), **summary}, json_file)
+
+
+def read_catalogue(given: str, directory: Path) -> tuple[str, int, int]:
+    """Return digest, number of items and number of attributes of a catalogue file.
+
+    Args:
+        given: path of a ``.jsonl`` file, or the SHA-256 of one in ``directory/catalogues``.
+        directory: the party's.
+
+    Raises:
+        CatalogueFileError: no such file, not one item a line, or not the file its name says.
+    """
+    import json
+
+    from policies.canonical import sha256_hex
+
+    is_digest = len(given) == _SHA256_DIGITS and not set(given) - set("0123456789abcdef")
+    path = directory / "catalogues" / f"{given}.jsonl" if is_digest else Path(given)
+    remedy = "make it with archipel data catalogue FILE"
+    if not path.is_file():
+        raise CatalogueFileError("there is no such catalogue", where=str(path), remedy=remedy)
+    content = path.read_bytes()
+    sha256 = sha256_hex(content)
+    if len(path.stem) == _SHA256_DIGITS and path.stem != sha256:
+        raise CatalogueFileError("its bytes are not those its name says", where=str(path), remedy=remedy)
+    items = 0
+    attributes: set[str] = set()
+    for items, line in enumerate(content.splitlines(), start=1):
+        try:
+            item = json.loads(line)
+            attributes.update(item["attributes"])
+            str(item["item_id"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise CatalogueFileError(
+                "this line is no catalogue item", where=f"{path}:{items}", remedy=remedy
+            ) from error
+    return sha256, items, len(attributes)
+
+
+def summarise(plan: Plan) -> dict[str, Any]:
+    """Return what a plan promises and costs, as JSON values."""
+    from policies.canonical import digest
+    from policies.price import cap_loss, forecast_bytes, plan_epsilon, plan_epsilon_pld, schedule
+
+    shape, traffic, privacy = schedule(plan)[0], forecast_bytes(plan), plan.privacy
+    return {
+        "plan_sha256": digest(plan),
+        "silos": list(plan.silos),
+        "unit": privacy.unit,
+        "neighboring_relation": privacy.neighboring_relation,
+        "target_epsilon": privacy.target_epsilon,
+        "target_delta": privacy.target_delta,
+        "epsilon": plan_epsilon(plan),
+        "epsilon_pld": plan_epsilon_pld(plan),
+        "filter": privacy.filter,
+        "noise_multiplier": privacy.noise_multiplier,
+        "noise_placement": privacy.noise_placement,
+        "colluding_silos": privacy.colluding_silos,
+        "max_silos_per_user": privacy.max_silos_per_user,
+        "grid": privacy.grid,
+        "weight_lost_at_cap": cap_loss(plan),
+        "values": traffic.values,
+        "bits": shape.layout.bits,
+        "values_per_slot": shape.layout.values_per_slot,
+        "upload_bytes": traffic.upload_bytes,
+        "download_bytes": traffic.download_bytes,
+    }
+
+
+def describe(plan: Plan, summary: dict[str, Any]) -> list[str]:
+    """Return the same for people."""
+    privacy = plan.privacy
+    scope = (
+        "per person, who is in one silo of the roster"
+        if privacy.max_silos_per_user == 1
+        else f"per person, over up to {privacy.max_silos_per_user} silos of the roster"
+    )
+    lines = [
+        f"epsilon {summary['epsilon']:.4g} at delta {privacy.target_delta:g} ({privacy.filter}; "
+        f"{summary['epsilon_pld']:.4g} by a second accountant), unit user, add or remove one, {scope}",
+        f"noise multiplier {privacy.noise_multiplier:g} ({privacy.noise_placement}), holds while at most "
+        f"{privacy.colluding_silos} silos help the coordinator",
+        f"grid {privacy.grid}: rounding takes at most {summary['weight_lost_at_cap']:.2%} of the weight of a "
+        f"person with {plan.max_interactions_per_user} interactions",
+        f"{summary['values']:,} values, at most {summary['upload_bytes'] / 1e6:.1f} MB up and "
+        f"{summary['download_bytes'] / 1e6:.1f} MB down for each silo",
+    ]
+    return lines if plan.is_statistics else lines[:2] + lines[3:]
+
+
+def _filter(orders: str | None) -> FilterSpec | None:
+    from pydantic import ValidationError
+
+    from privacy.budget import RenyiFilter
+
+    if orders is None:
+        return None
+    try:
+        return RenyiFilter(orders=tuple(float(order) for order in orders.split(",")))
+    except (ValueError, ValidationError) as error:
+        raise UsageError(
+            "these are no Rényi orders",
+            where="--orders",
+            remedy="write 1 to 8 ascending numbers above 1: 2,4,8",
+        ) from error

@@ -1,0 +1,270 @@
+"""Everything that can stand against a plan in one silo.
+
+A reason's code and field may leave the silo. What was found and what would be allowed stay with its own
+people: they tell of its policy and its account. What a plan says of its own cost is never believed: its
+events are composed again under the account's filter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from policies.canonical import digest
+from policies.charter import Charter
+from policies.plan import NoisedMetrics, Plan
+from policies.price import PlanImpossibleError, plan_epsilon, reserved_events
+from policies.silo_policy import AccountBudget, Dataset, SiloPolicy
+from policies.trust import days_left
+from privacy.accounting import UnsupportedEventError
+from privacy.errors import BudgetExceededError
+from privacy.ledger.state import AccountStatus, LedgerState
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One thing that stands against a plan.
+
+    Attributes:
+        code: stable word; may leave the silo.
+        field: of the plan, the policy or the charter; may leave the silo.
+        found: what is there now; stays here.
+        allowed: what would pass; stays here.
+        remedy: what a person can do.
+    """
+
+    code: str
+    field: str
+    found: str
+    allowed: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.found}, allowed is {self.allowed} ({self.remedy})"
+
+
+def reasons_against(
+    plan: Plan, policy: SiloPolicy, ledger_state: LedgerState, now: datetime, *, charter: Charter
+) -> Iterator[Reason]:
+    """Yield every reason to deny a plan; none if it is allowed (see :func:`policies.decision.authorize`)."""
+    yield from _time_reasons(policy, charter, now)
+    yield from _roster_reasons(plan, policy, charter)
+    yield from _promise_reasons(plan, policy)
+    yield from _protection_reasons(plan, policy)
+    yield from _dataset_reasons(plan, policy, ledger_state)
+
+
+def _time_reasons(policy: SiloPolicy, charter: Charter, now: datetime) -> Iterator[Reason]:
+    for code, what, expires in (
+        ("policy_expired", "policy", policy.expires),
+        ("charter_expired", "charter", charter.expires),
+    ):
+        if days_left(expires, now) < 0:
+            yield Reason(
+                code,
+                f"{what}.expires",
+                expires.isoformat(),
+                f"{now.date().isoformat()} or later",
+                f"sign a {what} with a later date",
+            )
+
+
+def _roster_reasons(plan: Plan, policy: SiloPolicy, charter: Charter) -> Iterator[Reason]:
+    if policy.silo not in plan.silos:
+        yield Reason(
+            "not_in_roster",
+            "silos",
+            ", ".join(plan.silos),
+            f"a roster with {policy.silo}",
+            "propose a plan that names this silo",
+        )
+    strangers = [silo for silo in plan.silos if charter.member(silo) is None]
+    if strangers:
+        yield Reason(
+            "unknown_member",
+            "silos",
+            ", ".join(strangers),
+            "members of the charter",
+            "leave them out, or amend the charter",
+        )
+    accepted = {policy.silo, *policy.accepts.with_members}
+    refused = [silo for silo in plan.silos if silo not in accepted]
+    if refused:
+        yield Reason(
+            "member_not_accepted",
+            "silos",
+            ", ".join(refused),
+            ", ".join(sorted(accepted)),
+            "leave them out, or add them to accepts.with_members",
+        )
+    fewest = min(plan.num_silos, plan.protection.min_silos)
+    if fewest < policy.accepts.min_silos:
+        yield Reason(
+            "too_few_silos",
+            "protection.min_silos",
+            str(fewest),
+            f"at least {policy.accepts.min_silos}",
+            "propose a larger roster, all of it needed for a sum",
+        )
+
+
+def _promise_reasons(plan: Plan, policy: SiloPolicy) -> Iterator[Reason]:
+    privacy, accepts = plan.privacy, policy.accepts
+    if privacy.target_epsilon > accepts.max_epsilon_per_plan:
+        yield Reason(
+            "epsilon_too_high",
+            "privacy.target_epsilon",
+            f"{privacy.target_epsilon:g}",
+            f"at most {accepts.max_epsilon_per_plan:g}",
+            "propose a smaller target_epsilon",
+        )
+    if privacy.colluding_silos < accepts.min_colluding_silos:
+        yield Reason(
+            "collusion_not_covered",
+            "privacy.colluding_silos",
+            str(privacy.colluding_silos),
+            f"at least {accepts.min_colluding_silos}",
+            "propose a larger colluding_silos",
+        )
+    if isinstance(plan.releases.metrics, NoisedMetrics) and accepts.metrics == "none":
+        yield Reason(
+            "metrics_not_accepted", "releases.metrics", "noised", "none", "propose a plan without metrics"
+        )
+    catalogue = plan.catalogue.sha256
+    if accepts.catalogues is not None and catalogue not in accepts.catalogues:
+        yield Reason(
+            "catalogue_not_accepted",
+            "catalogue.sha256",
+            catalogue,
+            ", ".join(accepts.catalogues) or "none yet",
+            "use an accepted catalogue, or add its digest to accepts.catalogues",
+        )
+
+
+def _protection_reasons(plan: Plan, policy: SiloPolicy) -> Iterator[Reason]:
+    require = policy.accepts.require
+    if require.encryption and plan.protection.encryption == "none":
+        yield Reason("encryption_required", "protection.encryption", "none", "bfv", "write encryption: bfv")
+    if require.masks and plan.protection.masks == "none":
+        yield Reason("masks_required", "protection.masks", "none", "pairwise", "write masks: pairwise")
+
+
+def _dataset_reasons(plan: Plan, policy: SiloPolicy, ledger_state: LedgerState) -> Iterator[Reason]:
+    """What stands against the use of rows, and whether their people's account can pay."""
+    named = policy.dataset_for(plan.purpose)
+    if named is None:
+        yield Reason(
+            "purpose_not_accepted",
+            "purpose",
+            plan.purpose,
+            ", ".join(sorted(policy.accepts.purposes)) or "none yet",
+            "propose an accepted purpose, or map this one to a dataset in accepts.purposes",
+        )
+        return
+    _, dataset = named
+    budget = policy.budgets[dataset.population]
+    yield from _unit_reasons(plan, policy, dataset)
+    if plan.privacy.target_delta > budget.delta:
+        yield Reason(
+            "delta_too_high",
+            "privacy.target_delta",
+            f"{plan.privacy.target_delta:g}",
+            f"at most {budget.delta:g}",
+            "propose a smaller target_delta",
+        )
+    yield from _cost_reasons(plan, budget)
+    yield from _account_reasons(plan, policy, dataset.population, ledger_state)
+
+
+def _unit_reasons(plan: Plan, policy: SiloPolicy, dataset: Dataset) -> Iterator[Reason]:
+    unit = dataset.unit or policy.accepts.require.unit
+    if plan.privacy.unit != unit:
+        yield Reason(
+            "unit_required", "privacy.unit", plan.privacy.unit, unit, "propose a plan with that unit"
+        )
+    assumed, declared = plan.privacy.max_silos_per_user, min(dataset.max_silos_per_user, plan.num_silos)
+    if assumed < declared:
+        yield Reason(
+            "max_silos_per_user_too_small",
+            "privacy.max_silos_per_user",
+            str(assumed),
+            f"at least {declared}",
+            "propose a plan for people who are in that many silos",
+        )
+
+
+def _cost_reasons(plan: Plan, budget: AccountBudget) -> Iterator[Reason]:
+    """Compose the plan's events under this account's filter: does it keep its own promise?"""
+    try:
+        epsilon = plan_epsilon(plan, budget.filter_spec)
+    except PlanImpossibleError as error:
+        yield Reason(
+            "plan_impossible",
+            error.where or "plan",
+            error.message,
+            "a plan that a sum can carry",
+            error.remedy or "make the plan with plan new",
+        )
+        return
+    except UnsupportedEventError as error:
+        yield Reason(
+            "filter_mismatch",
+            "training.sample_rate",
+            f"{plan.training.sample_rate:g}",
+            "1 on a zcdp account",
+            error.remedy or "use an account with a renyi filter",
+        )
+        return
+    if epsilon > plan.privacy.target_epsilon:
+        yield Reason(
+            "promise_not_kept",
+            "privacy.noise_multiplier",
+            f"epsilon {epsilon:.6g} under filter {budget.filter}",
+            f"target_epsilon {plan.privacy.target_epsilon:g}",
+            "calibrate the plan with this account's filter",
+        )
+
+
+def _account_reasons(
+    plan: Plan, policy: SiloPolicy, population: str, ledger_state: LedgerState
+) -> Iterator[Reason]:
+    account = ledger_state.accounts.get(population)
+    if account is None:
+        yield Reason(
+            "account_unknown",
+            "budgets",
+            "no account",
+            "an open account",
+            "open the policy's accounts in the ledger first",
+        )
+        return
+    if account.policy_sha256 != digest(policy) or account.budget != policy.budgets[population].to_budget():
+        yield Reason(
+            "account_of_other_policy",
+            "budgets",
+            f"terms of policy version {account.policy_version}",
+            f"terms of version {policy.version}",
+            "restart the agent, so that the ledger takes the policy in force",
+        )
+    yield from _payment_reasons(plan, account)
+
+
+def _payment_reasons(plan: Plan, account: AccountStatus) -> Iterator[Reason]:
+    try:
+        account.admit(reserved_events(plan))
+    except BudgetExceededError as error:
+        yield unaffordable(error)
+    except (PlanImpossibleError, UnsupportedEventError):
+        return  # said already by _cost_reasons
+
+
+def unaffordable(error: BudgetExceededError) -> Reason:
+    """Return the one reason for an overdraft and a frozen account: nobody outside learns which."""
+    return Reason(
+        "budget_exceeded",
+        "privacy.target_epsilon",
+        error.message,
+        "what the account has left",
+        error.remedy or "propose a cheaper plan, or sign a policy with a larger budget",
+    )
