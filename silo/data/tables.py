@@ -19,6 +19,8 @@ TableFormat = Literal["csv", "parquet", "inter"]
 
 IMPOSSIBLE_TIME: Final = -1
 _DATE_PATTERNS: Final = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ")
+# milli-, micro-, nanoseconds, told by their size: as seconds, 1e11 is the year 5138
+_SUBSECOND_UNITS: Final = ((1e11, 1e3), (1e14, 1e6), (1e17, 1e9))
 LATEST_TIME: Final = 4_102_444_800  # 2100-01-01 UTC, a constant: "later than now" would depend on the clock
 _ROLE_TYPES: Final = {
     "user_id": "id",
@@ -208,9 +210,8 @@ def _times(values: pl.Series, where: str, _first_line: int) -> pl.Series:
         given &= values.str.strip_chars() != ""
     frame = pl.DataFrame({"seconds": seconds, "given": given})
     value = pl.col("seconds")
-    for unit in (1e17, 1e14, 1e11):  # nano-, micro-, milliseconds: a second count of 1e11 is the year 5138
-        factor = {1e17: 1e-9, 1e14: 1e-6, 1e11: 1e-3}[unit]
-        value = pl.when(pl.col("seconds") > unit).then(pl.col("seconds") * factor).otherwise(value)
+    for smallest, per_second in _SUBSECOND_UNITS:
+        value = pl.when(pl.col("seconds") > smallest).then(pl.col("seconds") / per_second).otherwise(value)
     possible = value.is_finite() & (value >= 0) & (value < LATEST_TIME)
     return frame.select(
         pl.when(pl.col("given") & possible.fill_null(False))
