@@ -151,11 +151,22 @@ async def submit(
     await board.refresh(connection)
     job = _waiting_job(board, party.name, plan)
     if job is None:
-        proposal = _proposal(party, plan, num_bytes, now)
+        proposal = make_proposal(party, plan, num_bytes, now)
         await connection.post(proposal.to_bytes())
         job = proposal_id(proposal)
     await connection.upload(BlobRef(job=job, kind=BlobKind.CATALOGUE, sender=party.name), catalogue)
     return job
+
+
+def make_proposal(party: Party, plan: Plan, catalogue_bytes: int, now: datetime) -> Envelope:
+    """A signed proposal of ``plan``; each is a job of its own."""
+    body = Proposal(
+        plan=plan.model_dump(mode="json", exclude_unset=True),
+        catalogue_bytes=catalogue_bytes,
+        submitted_at=now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        nonce=secrets.token_hex(16),
+    )
+    return seal(body, job="", sender=party.name, identity=party.identity)
 
 
 async def watch(connection: Connection, board: Board, job: str) -> AsyncIterator[JobState]:
@@ -215,13 +226,3 @@ def _waiting_job(board: Board, proposer: str, plan: Plan) -> str | None:
         if is_same and state.phase is Phase.PROPOSED and state.close is None:
             return job
     return None
-
-
-def _proposal(party: Party, plan: Plan, catalogue_bytes: int, now: datetime) -> Envelope:
-    body = Proposal(
-        plan=plan.model_dump(mode="json", exclude_unset=True),
-        catalogue_bytes=catalogue_bytes,
-        submitted_at=now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        nonce=secrets.token_hex(16),
-    )
-    return seal(body, job="", sender=party.name, identity=party.identity)

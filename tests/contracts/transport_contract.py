@@ -55,6 +55,7 @@ class MemoryService:
     refusal: Exception | None = None
     board: list[bytes] = field(default_factory=list)
     callers: list[str] = field(default_factory=list)
+    polled: asyncio.Event = field(default_factory=asyncio.Event)
     blobs: dict[str, Blob] = field(default_factory=dict)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -86,6 +87,7 @@ class MemoryService:
 
     async def handle_posts(self, party: str, after: int, wait_seconds: float) -> list[tuple[int, bytes]]:
         self._called_by(party)
+        self.polled.set()
         async with self.changed:
             if len(self.board) <= after:
                 try:
@@ -179,8 +181,7 @@ class TransportContract:
             service = MemoryService()
             async with self.connected(service, tmp_path) as connection:
                 waiting = asyncio.create_task(connection.posts(0, 50))
-                while not service.callers:
-                    await asyncio.sleep(0.001)
+                await service.polled.wait()
                 await connection.post(b"news")
                 assert await waiting == [(1, b"news")]
 
@@ -308,9 +309,9 @@ class TransportContract:
             async with self.connected(service, tmp_path) as connection:
                 with pytest.raises(ProtocolError, match="signed manifest"):
                     await connection.download(stream_ref(), target, sha256="0" * 64, num_bytes=len(content))
-            assert list(tmp_path.glob("target*")) == []
 
         asyncio.run(scenario())
+        assert list(tmp_path.glob("target*")) == []
 
     def test_a_download_that_is_shorter_than_declared_is_refused(self, tmp_path: Path) -> None:
         async def scenario() -> None:

@@ -79,8 +79,7 @@ def test_clients_outlast_a_restart_of_the_coordinator(tmp_path: Path) -> None:
             connection = connect(federation.endpoint("shop-a", port), patience=QUICK)
             assert await connection.post(b"before") == 1
             waiting = asyncio.create_task(connection.posts(1, 50))
-            while len(service.callers) < 2:
-                await asyncio.sleep(0.001)
+            await service.polled.wait()
         later = asyncio.create_task(connection.post(b"after"))
         await asyncio.sleep(0.05)
         async with serving(federation, service, port):
