@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, ParamSpec, TypeVar, get_args, get_origin
 
 import typer
-from pydantic import BaseModel
 
 from privacy.errors import ArchipelError, DataError, ExitCode, HostError, PeerError
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
@@ -120,7 +120,7 @@ def emit_json(data: BaseModel | Mapping[str, Any] | list[Any], json_file: str | 
     """
     if json_file is None:
         return
-    plain = data.model_dump(mode="json") if isinstance(data, BaseModel) else data
+    plain = data if isinstance(data, Mapping | list) else _to_json(data)
     text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False, default=_to_json) + "\n"
     if json_file == "-":
         sys.stdout.write(text)
@@ -295,6 +295,8 @@ def _reader_is_gone() -> bool:
 
 
 def _to_json(value: Any) -> Any:
+    from pydantic import BaseModel
+
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if isinstance(value, set | frozenset):

@@ -38,7 +38,7 @@ class Source(Section):
     @model_validator(mode="after")
     def _exactly_one(self) -> Source:
         if len(self._named()) != 1:
-            raise ValueError("name exactly one source, such as parquet: data/purchases/*.parquet")
+            raise ValueError("not exactly one source; write one, such as parquet: data/purchases/*.parquet")
         return self
 
     def _named(self) -> list[tuple[SourceFormat, str]]:
@@ -240,7 +240,7 @@ def _accepts_problems(policy: SiloPolicy) -> Iterator[str]:
     for purpose, name in policy.accepts.purposes.items():
         if name not in policy.datasets:
             known = ", ".join(policy.datasets) or "none yet"
-            yield f"accepts.purposes.{purpose}: there is no dataset {name}; datasets are: {known}"
+            yield f"accepts.purposes.{purpose}: there is no dataset {name}; the datasets are: {known}"
     if policy.silo in policy.accepts.with_members:
         yield f"accepts.with_members: {policy.silo} is this silo itself; name the others only"
     if len(set(policy.accepts.with_members)) != len(policy.accepts.with_members):

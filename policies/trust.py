@@ -38,6 +38,7 @@ __all__ = [
     "SignatureError",
     "ThresholdError",
     "UnsignedError",
+    "WrongSignerError",
     "WrongSiloError",
     "days_left",
     "missing_signatures",
@@ -72,6 +73,12 @@ class WrongSiloError(TrustError):
     """A policy of, or for, a silo that is not the one meant."""
 
     code: ClassVar[str] = "wrong_silo"
+
+
+class WrongSignerError(TrustError):
+    """A key that may not sign this."""
+
+    code: ClassVar[str] = "wrong_signer"
 
 
 class UnsignedError(TrustError):

@@ -202,7 +202,8 @@ def _explain_value(finding: Finding, context: Mapping[str, Any]) -> tuple[str, s
     kind, found = finding["type"], finding["input"]
     if kind in _BOUNDS:
         word, name = _BOUNDS[kind]
-        return f"{_shown(found)} is not {word} {context[name]}", f"write a value {word} {context[name]}"
+        bound = f"{word} {context[name]:g}"
+        return f"{_shown(found)} is not {bound}", f"write a value {bound}"
     if kind in _TYPES:
         quotes = " (in quotes)" if kind == "string_type" and isinstance(found, int | float) else ""
         return f"{_shown(found)} is not {_TYPES[kind]}", f"write {_TYPES[kind]}{quotes}"

@@ -1,0 +1,320 @@
+"""What an administrator does with charters and policies, as functions that return values and print nothing.
+
+``archipel charter``, ``archipel policy`` and ``archipel silo join`` are made of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+
+from policies.canonical import digest
+from policies.charter import Administrators, Charter, check_certificate
+from policies.documents import Problem
+from policies.files import (
+    load_card,
+    load_signatures,
+    load_yaml,
+    read_limited,
+    save_signatures,
+    signature_path,
+    write_atomically,
+)
+from policies.signing import DetachedSignatures, PrivateKey, PublicKey, SignatureError, valid_signers
+from policies.silo_policy import SiloPolicy
+from policies.trust import WrongSignerError, WrongSiloError, days_left, missing_signatures, require_unexpired
+from policies.validation import validate_values
+from privacy.errors import UsageError
+
+EXPIRES_SOON_DAYS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class CharterState:
+    """A charter and how far it is signed.
+
+    Attributes:
+        charter: the charter.
+        missing: members that have not signed it; empty = in force.
+    """
+
+    charter: Charter
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyState:
+    """A policy and how far it is signed.
+
+    Attributes:
+        policy: the policy.
+        signers: administrators who signed exactly this content.
+        administrators: who may, and how many must.
+    """
+
+    policy: SiloPolicy
+    signers: frozenset[PublicKey]
+    administrators: Administrators
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether enough administrators signed."""
+        return len(self.signers) >= self.administrators.threshold
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyCheck:
+    """What a check found beyond the form of the file.
+
+    Attributes:
+        policy: the policy.
+        problems: what keeps the agent from running under it.
+        warnings: what deserves a second look.
+        is_signed: whether enough administrators signed exactly this content.
+    """
+
+    policy: SiloPolicy
+    problems: tuple[Problem, ...]
+    warnings: tuple[str, ...]
+    is_signed: bool
+
+
+def draft_charter(
+    members: Sequence[Path],
+    coordinator: Path,
+    *,
+    name: str,
+    expires: date,
+    amendments_threshold: int | None = None,
+) -> Charter:
+    """A charter of the parties whose cards these are.
+
+    Args:
+        members: card files of the silos.
+        coordinator: card file of the coordinator.
+        name: the federation's name.
+        expires: last day in force.
+        amendments_threshold: members who must agree to a change; all of them by default.
+
+    Raises:
+        DataError: a file that is no card, or parts that make no charter.
+        SignatureError: a card that was altered.
+    """
+    entries = [load_card(path).as_member() for path in members]
+    values = {
+        "kind": "Charter",
+        "schema_version": 1,
+        "name": name,
+        "coordinator": load_card(coordinator).as_coordinator().model_dump(mode="json"),
+        "members": [entry.model_dump(mode="json") for entry in entries],
+        "amendments": {"threshold": len(entries) if amendments_threshold is None else amendments_threshold},
+        "expires": expires.isoformat(),
+    }
+    return validate_values(values, Charter, "charter")
+
+
+def charter_state(path: Path) -> CharterState:
+    """A charter file and who has not signed it. Trust is another matter: :func:`policies.files.load_charter`.
+
+    Raises:
+        ArchipelError: not a charter, or signatures of another one.
+    """
+    charter = load_yaml(path, Charter)
+    signatures = load_signatures(path) or DetachedSignatures.over(charter.signed_bytes())
+    return CharterState(charter, missing_signatures(charter, signatures))
+
+
+def sign_charter(directory: Path, path: Path, now: datetime) -> CharterState:
+    """Sign a charter as the silo whose directory this is.
+
+    Refused when the charter says of this silo anything else than its own card does.
+
+    Args:
+        directory: holds ``card.json`` and ``keys/identity.pem``.
+        path: the charter; signatures of the same content beside it are kept.
+        now: reference time, aware.
+
+    Raises:
+        WrongSignerError: no member, or a member with another key, certificate or administrators.
+        ArchipelError: files that cannot be used.
+    """
+    charter = load_yaml(path, Charter)
+    require_unexpired("charter", charter.expires, now)
+    for party in charter.parties():
+        check_certificate(party.name, party)
+    card = load_card(directory / "card.json")
+    if card.role == "coordinator":
+        raise WrongSignerError(
+            "a coordinator does not sign the charter; the members do",
+            where=str(path),
+            remedy="sign as a silo",
+        )
+    if charter.member(card.name) != card.as_member():
+        raise WrongSignerError(
+            f"the charter does not have {card.name} as its card says",
+            where=str(path),
+            remedy="have the charter drafted with your current card.json",
+        )
+    payload = charter.signed_bytes()
+    key = PrivateKey.load(directory / "keys" / "identity.pem")
+    if key.public_key != card.identity_key:
+        raise WrongSignerError(
+            "the identity key is not the one of the card",
+            where=str(directory),
+            remedy="restore keys and card",
+        )
+    signatures = _kept(path, payload).signed_by(key, payload)
+    save_signatures(path, signatures)
+    return CharterState(charter, missing_signatures(charter, signatures))
+
+
+def merge_charters(paths: Sequence[Path], out: Path) -> CharterState:
+    """Unite the signatures of copies of one charter.
+
+    Args:
+        paths: charter files, each with its signatures beside it.
+        out: where the united copy goes.
+
+    Raises:
+        SignatureError: the copies differ, or a copy's signatures are of another content.
+        ArchipelError: files that cannot be used.
+    """
+    first = load_yaml(paths[0], Charter)
+    united = DetachedSignatures.over(first.signed_bytes())
+    for path in paths:
+        if digest(load_yaml(path, Charter)) != digest(first):
+            raise SignatureError(
+                f"it is not the same charter as {paths[0]}",
+                where=str(path),
+                remedy="send the very same charter.yaml to all members and have it signed again",
+            )
+        signatures = load_signatures(path)
+        if signatures is not None:
+            united = united.united(signatures)
+    missing = missing_signatures(first, united)
+    content = read_limited(paths[0])
+    save_signatures(out, united)
+    write_atomically(out, content)
+    return CharterState(first, missing)
+
+
+def sign_policy(directory: Path, now: datetime, *, key_file: Path | None = None) -> PolicyState:
+    """Sign the policy of a silo's directory as one of its administrators.
+
+    Args:
+        directory: holds ``policy.yaml`` and ``card.json`` or ``charter.yaml``.
+        now: reference time, aware.
+        key_file: the administrator's key; ``keys/administrator.pem`` of the directory by default.
+
+    Raises:
+        WrongSignerError: the key is none of the silo's administrators.
+        WrongSiloError: the policy names another silo.
+        ArchipelError: files that cannot be used, or an expired policy.
+    """
+    path = directory / "policy.yaml"
+    policy = load_yaml(path, SiloPolicy)
+    silo, administrators = silo_administrators(directory)
+    if policy.silo != silo:
+        raise WrongSiloError(
+            f"this is the policy of {policy.silo}, not of {silo}",
+            where=str(path),
+            remedy=f"write silo: {silo}",
+        )
+    require_unexpired("policy", policy.expires, now)
+    key = PrivateKey.load(key_file or directory / "keys" / "administrator.pem")
+    if key.public_key not in administrators.keys:
+        raise WrongSignerError(
+            f"key {key.key_id} is none of the administrators of {silo}",
+            where=str(key_file or directory),
+            remedy=f"sign with one of: {', '.join(known.key_id for known in administrators.keys)}",
+        )
+    payload = policy.signed_bytes()
+    signatures = _kept(path, payload).signed_by(key, payload)
+    save_signatures(path, signatures)
+    return PolicyState(policy, valid_signers(payload, signatures, administrators.keys), administrators)
+
+
+def check_policy(directory: Path, now: datetime) -> PolicyCheck:
+    """Read a silo's policy as its agent would, and look beyond the form.
+
+    Args:
+        directory: holds ``policy.yaml``; card, charter and signatures are used where they are.
+        now: reference time, aware.
+
+    Raises:
+        PolicyFileError: the file itself is malformed; every problem at once.
+    """
+    path = directory / "policy.yaml"
+    policy = load_yaml(path, SiloPolicy)
+    problems = [*_expiry_problems(policy, now)]
+    warnings = [*policy.warnings(), *_file_warnings(policy, directory)]
+    is_signed = False
+    if (directory / "card.json").exists() or (directory / "charter.yaml").exists():
+        silo, administrators = silo_administrators(directory)
+        if policy.silo != silo:
+            problems.append(Problem(0, "silo", f"{policy.silo} is not {silo}", f"write silo: {silo}"))
+        is_signed = _is_signed(path, policy, administrators)
+    if (directory / "charter.yaml").exists():
+        charter = load_yaml(directory / "charter.yaml", Charter)
+        warnings += [
+            f"accepts.with_members: {name} is no member of the charter {charter.name}"
+            for name in policy.accepts.with_members
+            if charter.member(name) is None
+        ]
+    left = days_left(policy.expires, now)
+    if 0 <= left < EXPIRES_SOON_DAYS:
+        warnings.append(f"expires: {left} days left; sign a newer version before")
+    return PolicyCheck(policy, tuple(problems), tuple(warnings), is_signed)
+
+
+def silo_administrators(directory: Path) -> tuple[str, Administrators]:
+    """Name and administrators of the silo whose directory this is: as its charter says, else as its card.
+
+    Raises:
+        UsageError: this is no silo's directory.
+        ArchipelError: files that cannot be used.
+    """
+    card = load_card(directory / "card.json")
+    if card.administrators is None:
+        raise UsageError(
+            "this is a coordinator's directory; it has no policy",
+            where=str(directory),
+            remedy="name a silo's directory with --dir",
+        )
+    charter_path = directory / "charter.yaml"
+    if not charter_path.exists():
+        return card.name, card.administrators
+    member = load_yaml(charter_path, Charter).member(card.name)
+    if member is None:
+        raise WrongSiloError(f"{card.name} is no member of this charter", where=str(charter_path))
+    return member.silo, member.administrators
+
+
+def _kept(path: Path, payload: bytes) -> DetachedSignatures:
+    """Signatures of the same content; those of an earlier content are dropped."""
+    fresh = DetachedSignatures.over(payload)
+    present = load_signatures(path) if signature_path(path).exists() else None
+    return present if present is not None and present.payload_sha256 == fresh.payload_sha256 else fresh
+
+
+def _is_signed(path: Path, policy: SiloPolicy, administrators: Administrators) -> bool:
+    signatures = _kept(path, policy.signed_bytes())
+    signers = valid_signers(policy.signed_bytes(), signatures, administrators.keys)
+    return len(signers) >= administrators.threshold
+
+
+def _expiry_problems(policy: SiloPolicy, now: datetime) -> list[Problem]:
+    if days_left(policy.expires, now) >= 0:
+        return []
+    message = f"{policy.expires.isoformat()} is over"
+    return [Problem(0, "expires", message, "write a later date, raise version and sign")]
+
+
+def _file_warnings(policy: SiloPolicy, directory: Path) -> list[str]:
+    return [
+        f"datasets.{name}.exclude_users: {dataset.exclude_users} is not there; jobs will be refused"
+        for name, dataset in policy.datasets.items()
+        if dataset.exclude_users and not (directory / dataset.exclude_users).exists()
+    ]

@@ -1,0 +1,268 @@
+"""``archipel charter`` and ``archipel policy``: what administrators type."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from policies.console import HERE, Debug, Dir, Json, command, emit_json, say
+
+if TYPE_CHECKING:
+    from policies.administration import CharterState
+
+charter_app = typer.Typer(
+    no_args_is_help=True, help="Who we are to each other: draft, sign, merge and show the charter."
+)
+policy_app = typer.Typer(
+    no_args_is_help=True, help="What our own data may be used for: check, sign and explain the policy."
+)
+
+CharterFile = Annotated[
+    Path | None, typer.Argument(help="The charter; charter.yaml of --dir by default.", dir_okay=False)
+]
+Expires = Annotated[
+    datetime | None,
+    typer.Option(formats=["%Y-%m-%d"], help="Last day in force; a year from today by default."),
+]
+
+
+@charter_app.command("new")
+@command
+def charter_new(
+    member: Annotated[list[Path], typer.Option(help="card.json of a silo; once for each.", metavar="CARD")],
+    coordinator: Annotated[Path, typer.Option(help="card.json of the coordinator.", metavar="CARD")],
+    name: Annotated[str, typer.Option(help="The federation's name.")] = "federation",
+    expires: Expires = None,
+    amendments: Annotated[
+        int | None, typer.Option(help="Members who must agree to a change; all by default.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the charter goes.", dir_okay=False)] = Path("charter.yaml"),
+    json_file: Json = None,
+    debug: Debug = False,
+) -> None:
+    """Draft a charter of these parties. It is in force once every member has signed it."""
+    from policies.administration import draft_charter
+    from policies.files import save_yaml
+
+    last_day = expires or _now() + timedelta(days=365)
+    charter = draft_charter(
+        member, coordinator, name=name, expires=last_day.date(), amendments_threshold=amendments
+    )
+    save_yaml(out, charter, header="Who we are to each other. In force once every member has signed it.")
+    _say_parties(charter, tuple(entry.silo for entry in charter.members))
+    say(f"Written to {out}. Compare the key ids with each party over a way you trust; then each member runs")
+    say("  archipel charter sign --dir ITS-DIRECTORY " + str(out))
+    emit_json(_charter_json(charter, [entry.silo for entry in charter.members]), json_file)
+
+
+@charter_app.command("sign")
+@command
+def charter_sign(
+    charter: CharterFile = None, directory: Dir = HERE, json_file: Json = None, debug: Debug = False
+) -> None:
+    """Sign a copy of the charter with this silo's identity key; the signature goes to charter.sig.json."""
+    from policies.administration import sign_charter
+
+    path = charter or directory / "charter.yaml"
+    state = sign_charter(directory, path, _now())
+    _say_parties(state.charter, state.missing)
+    _say_signed(state, path)
+    emit_json(_charter_json(state.charter, list(state.missing)), json_file)
+
+
+@charter_app.command("merge")
+@command
+def charter_merge(
+    charters: Annotated[list[Path], typer.Argument(help="Signed copies of the charter.", dir_okay=False)],
+    out: Annotated[Path, typer.Option(help="Where the united copy goes.", dir_okay=False)] = Path(
+        "charter.yaml"
+    ),
+    json_file: Json = None,
+    debug: Debug = False,
+) -> None:
+    """Unite the signatures of copies of one charter; all signatures present means in force."""
+    from policies.administration import merge_charters
+
+    state = merge_charters(charters, out)
+    _say_signed(state, out)
+    emit_json(_charter_json(state.charter, list(state.missing)), json_file)
+
+
+@charter_app.command("show")
+@command
+def charter_show(
+    charter: CharterFile = None, directory: Dir = HERE, json_file: Json = None, debug: Debug = False
+) -> None:
+    """Show the parties, their keys, who has signed, and whether the charter is in force."""
+    from policies.administration import charter_state
+    from policies.trust import days_left
+
+    path = charter or directory / "charter.yaml"
+    state = charter_state(path)
+    _say_parties(state.charter, state.missing)
+    left = days_left(state.charter.expires, _now())
+    say(f"Last day in force: {state.charter.expires}" + (f" ({left} days left)" if left >= 0 else " (over)"))
+    _say_signed(state, path)
+    emit_json({**_charter_json(state.charter, list(state.missing)), "days_left": left}, json_file)
+
+
+@policy_app.command("check")
+@command
+def policy_check(directory: Dir = HERE, json_file: Json = None, debug: Debug = False) -> None:
+    """Read policy.yaml as the agent would: every problem at once, and what deserves a second look."""
+    from policies.administration import check_policy
+    from policies.documents import PolicyFileError
+
+    path = directory / "policy.yaml"
+    try:
+        found = check_policy(directory, _now())
+    except PolicyFileError as error:
+        emit_json(_check_json(error.problems, (), is_signed=False), json_file)
+        raise
+    for warning in found.warnings:
+        say.warn(warning)
+    emit_json(_check_json(found.problems, found.warnings, is_signed=found.is_signed), json_file)
+    if found.problems:
+        raise PolicyFileError(str(path), found.problems)
+    say(f"{path}: version {found.policy.version} of {found.policy.silo} is well formed.")
+    if not found.is_signed:
+        say(f"It is not signed yet: archipel policy sign --dir {directory}")
+
+
+@policy_app.command("sign")
+@command
+def policy_sign(
+    directory: Dir = HERE,
+    key: Annotated[
+        Path | None,
+        typer.Option(help="Administrator key; keys/administrator.pem by default.", dir_okay=False),
+    ] = None,
+    json_file: Json = None,
+    debug: Debug = False,
+) -> None:
+    """Sign policy.yaml as one of this silo's administrators; the signature goes to policy.sig.json."""
+    from policies.administration import sign_policy
+    from policies.canonical import digest
+
+    state = sign_policy(directory, _now(), key_file=key)
+    for warning in state.policy.warnings():
+        say.warn(warning)
+    threshold = state.administrators.threshold
+    count = f"{len(state.signers)} of {threshold} signatures"
+    say(f"Version {state.policy.version} of {state.policy.silo} has {count}.")
+    if not state.is_complete:
+        say("The other administrators sign the same directory with --key.")
+    emit_json(
+        {
+            "silo": state.policy.silo,
+            "version": state.policy.version,
+            "sha256": digest(state.policy),
+            "signers": sorted(signer.key_id for signer in state.signers),
+            "threshold": threshold,
+        },
+        json_file,
+    )
+
+
+@policy_app.command("explain")
+@command
+def policy_explain(directory: Dir = HERE, json_file: Json = None, debug: Debug = False) -> None:
+    """Say in plain words who may learn what from this silo, at which cost, and until when."""
+    from policies.explain import explain_policy
+    from policies.files import load_yaml
+    from policies.silo_policy import SiloPolicy
+
+    paragraphs = explain_policy(load_yaml(directory / "policy.yaml", SiloPolicy), _now())
+    for paragraph in paragraphs:
+        say(paragraph.heading, style="bold")
+        for sentence in paragraph.sentences:
+            say(f"  {sentence}")
+    emit_json({paragraph.heading: list(paragraph.sentences) for paragraph in paragraphs}, json_file)
+
+
+@policy_app.command("schema")
+@command
+def policy_schema(
+    kind: Annotated[str, typer.Option(help="policy, charter or plan.")] = "policy",
+    out: Annotated[
+        Path | None, typer.Option(help="Where it goes; KIND.schema.json of --dir by default.", dir_okay=False)
+    ] = None,
+    directory: Dir = HERE,
+    json_file: Json = None,
+    debug: Debug = False,
+) -> None:
+    """Write the JSON Schema that editors complete and check these files with."""
+    from policies.files import write_schema
+
+    target = out or directory / f"{kind}.schema.json"
+    schema = write_schema(kind, target)
+    say(f"Written to {target}. Editors find it by the line")
+    say(f"  # yaml-language-server: $schema={target.name}")
+    emit_json(schema, json_file)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _say_parties(charter: Any, missing: tuple[str, ...]) -> None:
+    from rich.table import Table
+
+    table = Table(
+        "party", "role", "identity key", "certificate", "administrators", "signed", title=charter.name
+    )
+    hub = charter.coordinator
+    place = f"{hub.host}:{hub.port}"
+    table.add_row(
+        hub.name, f"coordinator, {place}", hub.identity_key.key_id, hub.certificate_sha256[:16], "", ""
+    )
+    for member in charter.members:
+        administrators = member.administrators
+        keys = ", ".join(key.key_id for key in administrators.keys)
+        table.add_row(
+            member.silo,
+            "silo",
+            member.identity_key.key_id,
+            member.certificate_sha256[:16],
+            f"{administrators.threshold} of {keys}",
+            "no" if member.silo in missing else "yes",
+        )
+    say(table)
+
+
+def _say_signed(state: CharterState, path: Path) -> None:
+    if state.missing:
+        say(f"{path}: not in force yet; not signed by {', '.join(state.missing)}.")
+    else:
+        say(f"{path}: signed by all {len(state.charter.members)} members.")
+
+
+def _charter_json(charter: Any, missing: list[str]) -> dict[str, Any]:
+    from policies.canonical import digest
+
+    return {
+        "name": charter.name,
+        "sha256": digest(charter),
+        "expires": charter.expires.isoformat(),
+        "coordinator": {"name": charter.coordinator.name, "key_id": charter.coordinator.identity_key.key_id},
+        "members": [
+            {"name": member.silo, "key_id": member.identity_key.key_id, "signed": member.silo not in missing}
+            for member in charter.members
+        ],
+        "missing_signatures": missing,
+    }
+
+
+def _check_json(problems: Any, warnings: tuple[str, ...], *, is_signed: bool) -> dict[str, Any]:
+    return {
+        "ok": not problems,
+        "signed": is_signed,
+        "problems": [
+            {"line": item.line, "field": item.field, "message": item.message, "remedy": item.remedy}
+            for item in problems
+        ],
+        "warnings": list(warnings),
+    }

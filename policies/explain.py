@@ -1,0 +1,128 @@
+"""A policy in plain words: who may learn what, at which cost, until when. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from math import exp
+from typing import NamedTuple
+
+from policies.silo_policy import AccountBudget, SiloPolicy
+from policies.trust import days_left
+
+
+class Paragraph(NamedTuple):
+    """One heading and its sentences."""
+
+    heading: str
+    sentences: tuple[str, ...]
+
+
+def explain_policy(policy: SiloPolicy, now: datetime) -> tuple[Paragraph, ...]:
+    """What ``policy`` permits, for somebody who does not read YAML.
+
+    Args:
+        policy: the policy.
+        now: reference time, aware; for how long it is still in force.
+    """
+    return (
+        Paragraph("In force", tuple(_in_force(policy, now))),
+        Paragraph("Who may take part", tuple(_partners(policy))),
+        Paragraph("Which data, for what", tuple(_data(policy))),
+        Paragraph("What it may cost a person", tuple(_cost(policy))),
+        Paragraph("What leaves this silo", tuple(_leaves(policy))),
+        Paragraph("What nobody outside learns", tuple(_stays(policy))),
+    )
+
+
+def _in_force(policy: SiloPolicy, now: datetime) -> Iterator[str]:
+    left = days_left(policy.expires, now)
+    day = policy.expires.isoformat()
+    until = f"until {day}, {left} days from now" if left >= 0 else f"no longer: it ended on {day}"
+    yield f"Policy version {policy.version} of {policy.silo} is in force {until}."
+    yield "Without a signed policy in force the agent does not run."
+
+
+def _partners(policy: SiloPolicy) -> Iterator[str]:
+    accepts = policy.accepts
+    if not accepts.with_members:
+        yield "Nobody: no partner is named, so every plan is denied."
+        return
+    yield f"Only plans among {_all_of((policy.silo, *accepts.with_members))}, or some of them."
+    yield f"At least {accepts.min_silos} silos contribute to every sum."
+    who = (
+        "one silo helps" if accepts.min_colluding_silos == 1 else f"{accepts.min_colluding_silos} silos help"
+    )
+    yield f"The promise must hold even if {who} the coordinator."
+
+
+def _data(policy: SiloPolicy) -> Iterator[str]:
+    if not policy.accepts.purposes:
+        yield "None: no purpose is accepted, so every plan is denied."
+    for purpose, name in policy.accepts.purposes.items():
+        dataset = policy.datasets[name]
+        yield (
+            f"Plans for {purpose} use the table {name} ({dataset.source.format}: {dataset.source.path}), "
+            f"at most {dataset.max_interactions_per_user} interactions of each person."
+        )
+        silos = "this silo only" if dataset.max_silos_per_user == 1 else f"{dataset.max_silos_per_user} silos"
+        yield f"A person in {name} is taken to be a customer of {silos}."
+        if dataset.exclude_users:
+            yield f"People listed in {dataset.exclude_users} are left out from the next job on."
+    unused = [name for name in policy.datasets if name not in policy.accepts.purposes.values()]
+    if unused:
+        yield f"No plan may use: {_all_of(tuple(unused))}."
+
+
+def _cost(policy: SiloPolicy) -> Iterator[str]:
+    ceiling = policy.accepts.max_epsilon_per_plan
+    yield f"One plan may cost at most epsilon {ceiling:g}, everything it releases included."
+    for name, budget in policy.budgets.items():
+        yield (
+            f"All plans together, for ever, may cost each of the {name} at most epsilon {budget.epsilon:g} "
+            f"(delta {budget.delta:g}); {_filter_words(budget)}."
+        )
+        likelihood = _guess_rate(budget.epsilon)
+        yield (
+            f"With all of it spent, somebody who thinks it a coin toss whether a certain person is among the "
+            f"{name} could become at most {likelihood} sure."
+        )
+
+
+def _leaves(policy: SiloPolicy) -> Iterator[str]:
+    yield (
+        "Sums over all silos, with noise, encrypted and masked; the members open them and so share the model."
+    )
+    if policy.accepts.metrics == "noised":
+        yield "Quality figures, with noise, paid from the same account."
+    else:
+        yield "No quality figures."
+    share = policy.accepts.verify_sums
+    yield (
+        f"This silo recomputes {share:.0%} of the coordinator's sums."
+        if share
+        else ("This silo checks none of the coordinator's sums.")
+    )
+
+
+def _stays(policy: SiloPolicy) -> Iterator[str]:
+    yield "No row, no user id, no number of users, and not this silo's own contribution, leaves it."
+    yield "The remaining budget is shown here only; others see reason codes of a refusal."
+    if policy.serving.mode == "own_features_only":
+        yield "Recommendations for a person are made from this silo's own data of that person."
+
+
+def _filter_words(budget: AccountBudget) -> str:
+    if budget.orders is None:
+        return "counted as zCDP, for unsampled noise"
+    return f"counted at the Rényi orders {', '.join(f'{order:g}' for order in budget.orders)}"
+
+
+def _guess_rate(epsilon: float) -> str:
+    """Posterior of an even prior after an odds ratio of ``e^epsilon`` (hypothesis-testing view of DP)."""
+    share = 1 / (1 + exp(-epsilon))
+    return f"{share:.1%}" if share < 0.9995 else "more than 99.9%"
+
+
+def _all_of(names: tuple[str, ...]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
