@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from privacy.accounting import Spending, admit, epsilon_of, epsilon_pld
@@ -66,42 +66,45 @@ def test_a_sampled_plan_fits_an_untouched_budget_of_the_same_epsilon(
     )
 
 
+def check_the_least_budget_that_admits(spec: FilterSpec, events: list[EventCount], delta: float) -> None:
+    """The filter's own boundary is where a mistake would show: just inside must still be truly private."""
+    epsilon = epsilon_of(events, delta, spec)
+    assume(1e-3 < epsilon < 40)
+    spending = Spending.of(events, spec)
+    admit(spending, Budget(epsilon=epsilon, delta=delta, filter=spec))
+    with pytest.raises(BudgetExceededError):
+        admit(spending, Budget(epsilon=epsilon * (1 - 1e-9), delta=delta, filter=spec))
+    # The second accountant rounds losses up to its discretisation, once for each self-composed release.
+    num_rounded = 1 + sum(count for event, count in events if event.kind != "gaussian")
+    assert epsilon_pld(events, delta) <= epsilon + 1e-3 * num_rounded
+
+
 @settings(max_examples=60, deadline=None)
-@given(FILTERS, counted(UNSAMPLED), EPSILONS, DELTAS)
+@given(FILTERS, counted(UNSAMPLED), DELTAS)
 def test_what_exact_composition_forbids_is_never_accepted(
-    spec: FilterSpec, events: list[EventCount], epsilon: float, delta: float
+    spec: FilterSpec, events: list[EventCount], delta: float
 ) -> None:
-    budget = Budget(epsilon=epsilon, delta=delta, filter=spec)
-    try:
-        admit(Spending.of(events, spec), budget)
-    except BudgetExceededError:
-        return
-    # The second accountant rounds every distinct event up by half its discretisation, counts included.
-    assert epsilon_pld(events, delta) <= epsilon + 1e-3 * (1 + sum(c for e, c in events if e.kind == "pure"))
+    check_the_least_budget_that_admits(spec, events, delta)
 
 
-@settings(max_examples=8, deadline=None)
-@given(counted(st.one_of(UNSAMPLED, SAMPLED), most=20), EPSILONS, DELTAS)
+@settings(max_examples=6, deadline=None)
+@given(counted(st.one_of(UNSAMPLED, SAMPLED), most=20), DELTAS)
 def test_sampled_events_that_exact_composition_forbids_are_never_accepted(
-    events: list[EventCount], epsilon: float, delta: float
+    events: list[EventCount], delta: float
 ) -> None:
-    try:
-        admit(Spending.of(events, SIX_ORDERS), Budget(epsilon=epsilon, delta=delta, filter=SIX_ORDERS))
-    except BudgetExceededError:
-        return
-    assert epsilon_pld(events, delta) <= epsilon + 1e-3 * (1 + sum(count for _, count in events))
+    check_the_least_budget_that_admits(SIX_ORDERS, events, delta)
 
 
 @settings(max_examples=60, deadline=None)
-@given(FILTERS, counted(UNSAMPLED), st.floats(0.5, 8.0))
-def test_the_filter_agrees_with_the_rdp_accountant_of_another_hand(
-    spec: FilterSpec, events: list[EventCount], epsilon: float
+@given(FILTERS, counted(UNSAMPLED))
+def test_the_filter_is_never_below_the_rdp_accountant_of_another_hand(
+    spec: FilterSpec, events: list[EventCount]
 ) -> None:
     from dp_accounting import dp_event
     from dp_accounting.rdp import RdpAccountant
 
-    # Every order the other accountant may use only lowers its figure: ours must never be below it.
-    orders = [1 + step / 20 for step in range(1, 400)] + list(range(21, 513))
+    # The more orders the other accountant has, the lower its figure; with this many it is as low as it gets.
+    orders = [1 + step / 20 for step in range(1, 400)] + [21 * 1.01**step for step in range(1200)]
     second = RdpAccountant(orders)
     for event, count in events:
         if isinstance(event, PureEvent):
