@@ -142,6 +142,7 @@ async def serve(directory: Path, *, host: str | None, port: int | None, announce
             await stop.wait()
             await server.stop()
         finally:
+            await asyncio.sleep(0)  # a task that is cancelled before it began would never be awaited
             await coordinator.stop()
     return signals[0] is signal.SIGINT
 
