@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from policies.drafting import complete_plan
+from policies.plan import Plan
+from policies.price import (
+    FINEST_GRID,
+    MAX_ROUNDING_COST,
+    MIN_HEADROOM_STDS,
+    PlanImpossibleError,
+    RoundShape,
+    cap_loss,
+    forecast_bytes,
+    largest_grid,
+    metrics_shape,
+    num_values,
+    plan_epsilon,
+    plan_epsilon_pld,
+    reserved_events,
+    schedule,
+    sensitivity_in_one_silo,
+    weight_at,
+)
+from policies.validation import PolicyFileError
+from privacy.accounting import UnsupportedEventError, additive_delta_share
+from privacy.budget import RenyiFilter, ZcdpFilter
+from privacy.calibration import CalibrationError
+from privacy.events import GaussianEvent, PoissonSampledGaussianEvent, additive_delta_of
+from privacy.noise import MIN_SHARE_STD, DiscreteGaussian
+from tests.contracts.decision_scene import ORDERS, altered, make_draft, make_plan
+
+MOVIELENS: dict[str, Any] = {"catalogue_items": 3883, "target_delta": 1e-5}
+EVERY_FAMILY: list[dict[str, Any]] = [
+    {"family": "item-graph"},
+    {"family": "popularity"},
+    {"family": "linear", "features": 8},
+    {"family": "linear", "features": 8, "sample_rate": 0.1, "max_silos_per_user": 2, "max_burned_rounds": 2},
+    {"family": "item-graph", "metrics_epsilon": 0.3, "holdout": "random"},
+    {"family": "item-graph", "colluding_silos": 3, "max_silos_per_user": 4},
+    {"family": "item-graph", "filter": RenyiFilter(orders=ORDERS)},
+    {"family": "item-graph", "max_users_per_silo": 2_000_000},
+    {"family": "popularity", "target_epsilon": 60.0, "target_delta": 1e-9},
+    {"family": "item-graph", "target_epsilon": 0.05},
+    {"silos": ("a", "b")},
+    {"silos": tuple(f"s{number}" for number in range(16)), "colluding_silos": 5},
+]
+every_family = pytest.mark.parametrize("changes", EVERY_FAMILY, ids=str)
+
+
+def training(plan: Plan) -> RoundShape:
+    return schedule(plan)[0]
+
+
+def metrics(plan: Plan) -> RoundShape:
+    shape = metrics_shape(plan)
+    assert shape is not None
+    return shape
+
+
+def test_the_figures_of_the_design_note() -> None:
+    """Epsilon 4, delta 1e-5: 1.158 under tight zCDP, 1.257 under six orders; 21 bits at four silos."""
+    plan = make_plan(**MOVIELENS)
+    shape = training(plan)
+    assert plan.privacy.noise_multiplier == pytest.approx(1.158, abs=6e-4)
+    assert (shape.layout.bits, shape.layout.values_per_slot) == (21, 2)
+    assert shape.values == 3883 * 3884 // 2
+    renyi = make_plan(**MOVIELENS, filter=RenyiFilter(orders=ORDERS))
+    assert renyi.privacy.noise_multiplier == pytest.approx(1.257, abs=2e-3)
+
+
+def test_the_grid_is_the_largest_the_formula_allows() -> None:
+    plan = make_plan(**MOVIELENS)
+    budgeted = 2 ** (training(plan).layout.bits - 1)
+
+    def needed(grid: int) -> float:
+        stds = MIN_HEADROOM_STDS * plan.privacy.noise_multiplier / math.sqrt(plan.num_noise_shares)
+        return grid * (0.03 * plan.max_users_per_silo + stds)
+
+    assert needed(plan.privacy.grid - 1) <= budgeted < needed(plan.privacy.grid + 2)
+    assert largest_grid(plan) == plan.privacy.grid
+    assert make_plan(max_users_per_silo=1000).privacy.grid == FINEST_GRID
+
+
+@pytest.mark.parametrize(
+    ("silos", "colluders", "shares"), [(4, 1, 3), (4, 2, 2), (4, 3, 1), (2, 1, 1), (9, 4, 5)]
+)
+def test_shares_outside_the_collusion_add_up_to_the_promise(silos: int, colluders: int, shares: int) -> None:
+    plan = make_plan(silos=tuple(f"s{number}" for number in range(silos)), colluding_silos=colluders)
+    shape = training(plan)
+    promised = plan.privacy.noise_multiplier * plan.privacy.grid
+    assert shape.share_std * math.sqrt(shares) == pytest.approx(promised, rel=1e-12)
+    assert isinstance(shape.event, GaussianEvent)
+    assert shape.event.noise_multiplier == pytest.approx(promised / shape.sensitivity, rel=1e-12)
+
+
+def test_a_person_in_m_silos_costs_as_if_noise_were_m_times_smaller() -> None:
+    one, two = make_plan(), make_plan(max_silos_per_user=2)
+    assert two.privacy.noise_multiplier == pytest.approx(2 * one.privacy.noise_multiplier, rel=1e-5)
+    understated = altered(one, {"privacy.max_silos_per_user": 2})
+    assert training(understated).sensitivity == 2 * training(one).sensitivity
+    assert plan_epsilon(understated) > 1.9 * plan_epsilon(one)
+
+
+def test_eps_four_in_two_silos_is_nine_not_six() -> None:
+    """The figure of the design note: composing the ledgers of two silos would say 6.0."""
+    plan = altered(make_plan(target_delta=1e-5), {"privacy.max_silos_per_user": 2})
+    assert plan_epsilon(plan) == pytest.approx(9.1, abs=0.15)
+
+
+def test_everybody_is_assumed_in_every_silo_unless_somebody_declares_less() -> None:
+    assert make_plan(max_silos_per_user=None).privacy.max_silos_per_user == 4
+
+
+@every_family
+def test_a_completed_plan_keeps_its_promise_closely(changes: dict[str, Any]) -> None:
+    plan = make_plan(**changes)
+    spent = plan_epsilon(plan)
+    assert spent <= plan.privacy.target_epsilon
+    assert spent >= 0.995 * plan.privacy.target_epsilon
+    assert plan_epsilon_pld(plan) <= 1.001 * plan.privacy.target_epsilon
+
+
+@every_family
+def test_levels_of_every_shape_fit_their_bits_exactly(changes: dict[str, Any]) -> None:
+    for shape in schedule(make_plan(**changes)):
+        top = shape.signal_max + shape.headroom - shape.offset
+        assert 0 <= top <= shape.layout.max_level
+        assert top >= shape.layout.max_level - 1
+        assert shape.signal_min <= 0 < shape.signal_max
+        assert shape.layout.values == shape.values
+
+
+@every_family
+def test_clamped_noise_costs_at_most_a_hundredth_of_delta(changes: dict[str, Any]) -> None:
+    plan = make_plan(**changes)
+    total = sum(additive_delta_of(event) * count for event, count in reserved_events(plan))
+    assert 0 < total <= additive_delta_share(plan.privacy.target_delta)
+
+
+@every_family
+def test_the_charged_term_covers_the_samplers_own_tail(changes: dict[str, Any]) -> None:
+    plan = make_plan(**changes)
+    for shape in schedule(plan):
+        assert shape.headroom >= MIN_HEADROOM_STDS * shape.share_std
+        tail = DiscreteGaussian(shape.share_std).log_tail_probability(shape.headroom)
+        clamped = plan.num_silos * shape.values * math.exp(tail)
+        assert additive_delta_of(shape.event) >= (1 + math.exp(plan.privacy.target_epsilon)) * clamped
+
+
+def test_a_tiny_delta_and_a_large_epsilon_widen_the_headroom() -> None:
+    shape = training(make_plan(target_epsilon=20.0, target_delta=1e-9, catalogue_items=3883))
+    assert shape.headroom > 11 * shape.share_std
+    assert shape.share_std >= MIN_SHARE_STD
+
+
+@pytest.mark.parametrize("family", ["item-graph", "popularity"])
+def test_statistics_of_any_history_stay_within_the_grid(family: str) -> None:
+    for interactions in (1, 2, 7, 50, 200):
+        weight = weight_at(family, FINEST_GRID, interactions)
+        terms = interactions * (interactions + 1) // 2 if family == "item-graph" else interactions
+        assert weight**2 * terms <= FINEST_GRID**2 < (weight + 1) ** 2 * terms
+
+
+def test_the_loss_at_the_cap_is_what_the_design_note_measured() -> None:
+    """Cap 200 at s = 8192: 1.4 %."""
+    assert cap_loss(make_plan(max_users_per_silo=1000)) == pytest.approx(0.0135, abs=1e-3)
+    assert cap_loss(make_plan(family="linear")) == 0.0
+
+
+def test_a_popularity_sum_never_clips_a_count() -> None:
+    for users in (1000, 4096, 10**6):
+        plan = make_plan(family="popularity", max_users_per_silo=users)
+        assert training(plan).signal_max >= users * plan.privacy.grid
+
+
+def test_large_silos_get_a_slot_for_each_value_instead_of_a_useless_grid() -> None:
+    shape = training(make_plan(max_users_per_silo=1_000_000))
+    assert (shape.grid, shape.layout.values_per_slot) == (FINEST_GRID, 1)
+    assert shape.signal_max >= 0.03 * 1_000_000 * FINEST_GRID
+
+
+def test_a_rounded_sum_is_charged_for_its_rounding() -> None:
+    plan = make_plan(family="linear", features=8)
+    values, grid = num_values(plan), plan.privacy.grid
+    assert values == 300 * 8 + 300
+    assert sensitivity_in_one_silo(plan) >= grid + math.sqrt(values)
+    assert math.sqrt(values) <= MAX_ROUNDING_COST * grid
+    event = training(plan).event
+    assert isinstance(event, GaussianEvent)
+    assert event.noise_multiplier < plan.privacy.noise_multiplier
+    assert training(plan).signal_min == -training(plan).signal_max
+
+
+def test_a_sampled_plan_is_a_sampled_event_under_renyi() -> None:
+    plan = make_plan(family="linear", features=8, sample_rate=0.2, max_silos_per_user=3)
+    event = training(plan).event
+    assert isinstance(event, PoissonSampledGaussianEvent)
+    assert (event.sample_rate, event.max_silos_per_user) == (0.2, 3)
+    assert event.noise_multiplier == pytest.approx(
+        plan.privacy.noise_multiplier * plan.privacy.grid / training(plan).sensitivity
+    )
+    with pytest.raises(UnsupportedEventError):
+        plan_epsilon(plan, ZcdpFilter())
+
+
+def test_rounds_burned_rounds_and_metrics_are_all_reserved() -> None:
+    plan = make_plan(
+        family="linear", rounds=5, max_burned_rounds=2, metrics_epsilon=0.2, holdout="random", features=2
+    )
+    assert [shape.purpose for shape in schedule(plan)] == ["training"] * 5 + ["metrics"]
+    training_events, metrics_events = reserved_events(plan)
+    assert (training_events.count, metrics_events.count) == (7, 1)
+    unburned = make_plan(family="linear", rounds=5, metrics_epsilon=0.2, holdout="random", features=2)
+    assert plan.privacy.noise_multiplier > unburned.privacy.noise_multiplier
+
+
+def test_metrics_cost_their_epsilon_as_if_alone_and_training_pays_the_rest() -> None:
+    plain = make_plan()
+    plan = make_plan(metrics_epsilon=0.5, holdout="last")
+    event = metrics(plan).event
+    alone = make_plan(target_epsilon=0.5)
+    assert isinstance(event, GaussianEvent)
+    assert event.noise_multiplier == pytest.approx(alone.privacy.noise_multiplier, rel=1e-4)
+    assert plan.privacy.noise_multiplier > plain.privacy.noise_multiplier
+    assert metrics(plan).signal_max >= plan.max_users_per_silo * FINEST_GRID
+
+
+def test_metrics_that_use_up_the_promise_are_refused() -> None:
+    with pytest.raises(CalibrationError):
+        complete_plan(make_draft(metrics_epsilon=4.5, holdout="random"))
+
+
+def test_upload_is_close_to_float32() -> None:
+    traffic = forecast_bytes(make_plan(**MOVIELENS))
+    assert traffic.values == 7_540_786
+    assert traffic.ratio_to_float32 <= 1.01
+    assert 1.9 * traffic.upload_bytes <= traffic.download_bytes <= 2.1 * traffic.upload_bytes
+    verified = forecast_bytes(make_plan(**MOVIELENS), verify_sums=1.0)
+    assert verified.download_bytes == traffic.download_bytes + 3 * traffic.upload_bytes
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"privacy.noise_multiplier": 1e-4}, "privacy.noise_multiplier"),
+        ({"privacy.noise_multiplier": 1e6, "privacy.grid": 2**20}, "privacy.noise_multiplier"),
+        ({"privacy.grid": 1000}, "privacy.grid"),
+        ({"privacy.grid": 2**30, "max_users_per_silo": 2**31}, "privacy.grid"),
+    ],
+)
+def test_impossible_plans_say_where(changes: dict[str, Any], where: str) -> None:
+    with pytest.raises(PlanImpossibleError) as caught:
+        schedule(altered(make_plan(), changes))
+    assert caught.value.where == where
+    assert caught.value.remedy
+
+
+def test_the_coarsest_grid_is_where_ten_units_are_left_at_the_cap() -> None:
+    plan = make_plan(max_users_per_silo=1000)
+    coarsest = math.ceil(10 * math.sqrt(200 * 201 / 2))
+    assert weight_at("item-graph", coarsest, 200) == 10
+    assert schedule(altered(plan, {"privacy.grid": coarsest}))
+    with pytest.raises(PlanImpossibleError, match="long histories would vanish"):
+        schedule(altered(plan, {"privacy.grid": coarsest - 1}))
+
+
+def test_a_grid_too_coarse_for_rounded_gradients_is_refused() -> None:
+    plan = make_plan(family="linear", features=8)
+    coarsest = math.ceil(math.sqrt(num_values(plan)) / MAX_ROUNDING_COST)
+    assert schedule(altered(plan, {"privacy.grid": coarsest}))
+    with pytest.raises(PlanImpossibleError, match="rounding would cost"):
+        schedule(altered(plan, {"privacy.grid": coarsest - 1}))
+
+
+def test_a_draft_that_makes_no_sense_names_every_field() -> None:
+    with pytest.raises(PolicyFileError) as caught:
+        complete_plan(make_draft(target_epsilon=0.0, silos=("a", "A b"), max_users_per_silo=0))
+    fields = {problem.field for problem in caught.value.problems}
+    assert {"privacy.target_epsilon", "max_users_per_silo"} <= fields
+    assert any(field.startswith("silos") for field in fields)
+
+
+def test_more_noise_or_more_epsilon_move_the_price_the_right_way() -> None:
+    plan = make_plan()
+    louder = altered(plan, {"privacy.noise_multiplier": 2 * plan.privacy.noise_multiplier})
+    assert plan_epsilon(louder) < plan_epsilon(plan)
+    assert make_plan(target_epsilon=8.0).privacy.noise_multiplier < plan.privacy.noise_multiplier
