@@ -16,7 +16,6 @@ Compatibility law: the hashed bytes of an entry never change. A field added late
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import sqlite3
@@ -348,7 +347,8 @@ def _is_hashed(row: tuple[Any, ...]) -> bool:
 
 def _is_signed(digest: str, signature: str, verify: Callable[[bytes, bytes], None]) -> bool:
     try:
-        verify(signed_message(digest), base64.b64decode(signature, validate=True))
-    except (TrustError, binascii.Error):
+        raw = base64.b64decode(signature, validate=True)
+        verify(signed_message(digest), raw)
+    except (TrustError, ValueError):
         return False
-    return True
+    return base64.b64encode(raw).decode() == signature  # one spelling, so that no bit is free
