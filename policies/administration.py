@@ -214,8 +214,8 @@ def sign_policy(directory: Path, now: datetime, *, key_file: Path | None = None)
         ArchipelError: files that cannot be used, or an expired policy.
     """
     path = directory / "policy.yaml"
-    policy = load_yaml(path, SiloPolicy)
     silo, administrators = silo_administrators(directory)
+    policy = load_yaml(path, SiloPolicy)
     if policy.silo != silo:
         raise WrongSiloError(
             f"this is the policy of {policy.silo}, not of {silo}",

@@ -12,6 +12,7 @@ from policies.console import HERE, Debug, Dir, Json, command, emit_json, say
 
 if TYPE_CHECKING:
     from policies.administration import CharterState
+    from policies.charter import Charter
 
 charter_app = typer.Typer(
     no_args_is_help=True, help="Who we are to each other: draft, sign, merge and show the charter."
@@ -32,6 +33,7 @@ Expires = Annotated[
 @charter_app.command("new")
 @command
 def charter_new(
+    *,
     member: Annotated[list[Path], typer.Option(help="card.json of a silo; once for each.", metavar="CARD")],
     coordinator: Annotated[Path, typer.Option(help="card.json of the coordinator.", metavar="CARD")],
     name: Annotated[str, typer.Option(help="The federation's name.")] = "federation",
@@ -53,7 +55,7 @@ def charter_new(
     )
     save_yaml(out, charter, header="Who we are to each other. In force once every member has signed it.")
     _say_parties(charter, tuple(entry.silo for entry in charter.members))
-    say(f"Written to {out}. Compare the key ids with each party over a way you trust; then each member runs")
+    say(f"Written to {out}. Let all members compare this SHA-256 over a way they trust; then each runs")
     say("  archipel charter sign --dir ITS-DIRECTORY " + str(out))
     emit_json(_charter_json(charter, [entry.silo for entry in charter.members]), json_file)
 
@@ -208,29 +210,21 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _say_parties(charter: Any, missing: tuple[str, ...]) -> None:
-    from rich.table import Table
+def _say_parties(charter: Charter, missing: tuple[str, ...]) -> None:
+    """One block a party; ids in full, because people compare them by eye."""
+    from policies.canonical import digest
 
-    table = Table(
-        "party", "role", "identity key", "certificate", "administrators", "signed", title=charter.name
-    )
     hub = charter.coordinator
-    place = f"{hub.host}:{hub.port}"
-    table.add_row(
-        hub.name, f"coordinator, {place}", hub.identity_key.key_id, hub.certificate_sha256[:16], "", ""
-    )
+    say(f"{charter.name}: {len(charter.members)} members, until {charter.expires}", style="bold")
+    say(f"SHA-256 {digest(charter)}")
+    say(f"{hub.name}: coordinator at {hub.host}:{hub.port}")
+    say(f"  identity {hub.identity_key.key_id}, certificate {hub.certificate_sha256}")
     for member in charter.members:
         administrators = member.administrators
         keys = ", ".join(key.key_id for key in administrators.keys)
-        table.add_row(
-            member.silo,
-            "silo",
-            member.identity_key.key_id,
-            member.certificate_sha256[:16],
-            f"{administrators.threshold} of {keys}",
-            "no" if member.silo in missing else "yes",
-        )
-    say(table)
+        say(f"{member.silo}: silo, {'not signed' if member.silo in missing else 'signed'}")
+        say(f"  identity {member.identity_key.key_id}, certificate {member.certificate_sha256}")
+        say(f"  its policy needs {administrators.threshold} of the administrators {keys}")
 
 
 def _say_signed(state: CharterState, path: Path) -> None:
@@ -240,7 +234,7 @@ def _say_signed(state: CharterState, path: Path) -> None:
         say(f"{path}: signed by all {len(state.charter.members)} members.")
 
 
-def _charter_json(charter: Any, missing: list[str]) -> dict[str, Any]:
+def _charter_json(charter: Charter, missing: list[str]) -> dict[str, Any]:
     from policies.canonical import digest
 
     return {

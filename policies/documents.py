@@ -185,8 +185,7 @@ class _Reader:
         self._visited: set[int] = set()
 
     def read(self, node: Node, path: Path) -> Any:
-        line = node.start_mark.line + 1
-        self.lines.setdefault(path, line)
+        line = self.lines.setdefault(path, node.start_mark.line + 1)
         if len(path) > MAX_DEPTH:
             self.problems.append(_too_deep(line, dotted(path)))
             return None

@@ -82,10 +82,9 @@ def _cost(policy: SiloPolicy) -> Iterator[str]:
             f"All plans together, for ever, may cost each of the {name} at most epsilon {budget.epsilon:g} "
             f"(delta {budget.delta:g}); {_filter_words(budget)}."
         )
-        likelihood = _guess_rate(budget.epsilon)
         yield (
-            f"With all of it spent, somebody who thinks it a coin toss whether a certain person is among the "
-            f"{name} could become at most {likelihood} sure."
+            f"With all of it spent, somebody who thought it a coin toss whether a person is of the {name} "
+            f"could become {_guess_rate(budget.epsilon)} sure, and no surer."
         )
 
 
@@ -121,7 +120,7 @@ def _filter_words(budget: AccountBudget) -> str:
 def _guess_rate(epsilon: float) -> str:
     """Posterior of an even prior after an odds ratio of ``e^epsilon`` (hypothesis-testing view of DP)."""
     share = 1 / (1 + exp(-epsilon))
-    return f"{share:.1%}" if share < 0.9995 else "more than 99.9%"
+    return f"{share:.1%}" if share < 0.999 else f"{share:.3%}"
 
 
 def _all_of(names: tuple[str, ...]) -> str:

@@ -50,6 +50,7 @@ __all__ = [
 ]
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+_NAMING = ("kind", "schema_version", "name", "silo")
 _ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 
@@ -282,9 +283,10 @@ def _signer(path: Path) -> str:
 
 
 def _readable(value: Any) -> Any:
-    """Dates without quotes; they are read back as the same text."""
+    """What a thing is and is called comes first; dates stand without quotes and are read back as text."""
     if isinstance(value, dict):
-        return {name: _readable(item) for name, item in value.items()}
+        ordered = sorted(value, key=lambda name: name not in _NAMING)
+        return {name: _readable(value[name]) for name in ordered}
     if isinstance(value, list):
         return [_readable(item) for item in value]
     if isinstance(value, str) and _ISO_DATE.fullmatch(value):

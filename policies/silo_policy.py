@@ -110,10 +110,10 @@ class AccountBudget(Section):
 
     @model_validator(mode="after")
     def _orders_belong_to_renyi(self) -> AccountBudget:
-        if (self.filter == "renyi") != (self.orders is not None):
-            raise ValueError(
-                "orders: a renyi filter names them, such as [2, 4, 8, 16]; a zcdp filter has none"
-            )
+        if self.filter == "renyi" and self.orders is None:
+            raise ValueError("orders: missing for a renyi filter; name at most 8, such as [2, 4, 8, 16]")
+        if self.filter == "zcdp" and self.orders is not None:
+            raise ValueError("orders: a zcdp filter has none; remove them, or write filter: renyi")
         if self.orders is not None:
             RenyiFilter(kind="renyi", orders=self.orders)
         return self

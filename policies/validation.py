@@ -99,7 +99,7 @@ def _problems(error: ValidationError, document: Document, schema: Mapping[str, A
     findings: list[Finding] = [dict(item) for item in error.errors(include_url=False)]
     located = [(_locate(finding, document.value), finding) for finding in findings]
     for path, finding in located:
-        if not _is_other_branch(path, finding, located):
+        if not _is_consequence(path, finding, located):
             yield from _explain(path, finding, document, schema)
 
 
@@ -116,8 +116,10 @@ def _locate(finding: Finding, value: Any) -> Path:
     return tuple(path)
 
 
-def _is_other_branch(path: Path, finding: Finding, located: Sequence[tuple[Path, Finding]]) -> bool:
-    """Whether the finding comes from a branch of a union that the value plainly does not mean."""
+def _is_consequence(path: Path, finding: Finding, located: Sequence[tuple[Path, Finding]]) -> bool:
+    """Whether the finding only follows from others: a list short of its bad items, a branch nobody meant."""
+    if finding["type"] == "too_short" and isinstance(finding["input"], list | dict):
+        return len(finding["input"]) >= finding["ctx"]["min_length"]
     others = [(other, item) for other, item in located if item is not finding]
     if isinstance(finding["input"], dict) and finding["type"] in ("literal_error", "string_type"):
         return any(other[: len(path)] == path and "literal" not in item["type"] for other, item in others)
@@ -210,10 +212,11 @@ def _explain_value(finding: Finding, context: Mapping[str, Any]) -> tuple[str, s
     if kind == "string_pattern_mismatch":
         wanted = _PATTERNS.get(str(context["pattern"]).strip("^$"), f"text of the form {context['pattern']}")
         return f"{_shown(found)} is not {wanted}", f"write {wanted}"
-    if kind in ("too_long", "string_too_long"):
-        return f"longer than {context['max_length']}", "shorten it"
-    if kind in ("too_short", "string_too_short"):
-        return f"shorter than {context['min_length']}", f"give at least {context['min_length']}"
+    if kind in ("too_long", "too_short"):
+        word, limit = ("at most", "max_length") if kind == "too_long" else ("at least", "min_length")
+        return f"{context['actual_length']} entries", f"give {word} {context[limit]}"
+    if kind in ("string_too_long", "string_too_short"):
+        return f"{_shown(found)} is too {kind.rsplit('_', 1)[-1]}", "use a text of usual length"
     return str(finding["msg"]), ""
 
 
