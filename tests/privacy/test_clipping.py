@@ -29,6 +29,19 @@ def test_no_row_whatsoever_exceeds_the_norm_in_exact_arithmetic(rows: Rows, max_
         assert exact_square(row) <= Fraction(max_norm) ** 2
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        [1.0, 2.0**-32],  # on the grid; its computed norm is 1 and its real norm is larger
+        [1.0, *[2.0**-32] * 500],
+        [1.6 * 2.0**-32] * 4000 + [1.0],  # to the nearest grid point would add to the norm
+        [1.0 / 70] * 4900,
+    ],
+)
+def test_rows_made_to_slip_past_rounding_do_not(row: list[float]) -> None:
+    assert exact_square(clip_rows(np.array([row]), 1.0)[0]) <= 1
+
+
 @settings(max_examples=100, deadline=None)
 @given(ANY_ROWS, ANY_ROWS.map(lambda rows: rows[0]), NORMS)
 def test_adding_any_user_moves_the_sum_by_that_users_row_exactly(

@@ -172,15 +172,23 @@ def test_every_number_is_below_one() -> None:
     assert LazyUniform((1 << 64) - 1, unsafe_seeded_words(0)).is_below_exp(Fraction(0))
 
 
-def test_geometric_counts_at_their_thresholds() -> None:
-    first = math.floor(exp_bracket(Fraction(1), 96)[0] * (1 << 64))
-    words = np.array([first - 1, first, first + 1, (1 << 64) - 1, 0, 1], dtype=np.uint64)
-    counts = noise_module._geometric(words, unsafe_seeded_words(3))
-    assert counts[0] == 1
-    assert counts[1] in (0, 1)
-    assert counts[2] == counts[3] == 0
-    assert counts[4] >= 44
-    assert counts[5] in (43, 44)
+@pytest.mark.parametrize("seed", range(8))
+def test_geometric_counts_at_their_thresholds(seed: int) -> None:
+    first, second = divmod(math.floor(exp_bracket(Fraction(1), 96)[0] * (1 << 128)), 1 << 64)
+
+    def count(word: int) -> int:
+        words = np.array([word], dtype=np.uint64)
+        return int(noise_module._geometric(words, unsafe_seeded_words(seed))[0])
+
+    assert [count(first - 1), count(first + 1), count((1 << 64) - 1), count(2)] == [1, 0, 0, 43]
+    assert count(first) == int(unsafe_seeded_words(seed).word() < second)
+
+
+def test_a_word_of_zeros_does_not_end_the_tail() -> None:
+    words = np.zeros(64, dtype=np.uint64)
+    counts = noise_module._geometric(words, unsafe_seeded_words(0))
+    assert counts.min() == 44
+    assert counts.max() > 45
 
 
 def test_offsets_below_a_bound_are_uniform_where_they_are_fair() -> None:
