@@ -143,8 +143,8 @@ class Agent:
             changed = self._changed[job]
             changed.clear()
             try:
-                await self._do_duty(job)
-                self._note(job, problem=None)
+                finished = await self._do_duty(job)
+                self._note(job, problem=None, finished=finished)
                 retry_seconds = 1.0
             except StalePostError:
                 pass  # the board has moved on; the next fold says where
@@ -155,14 +155,15 @@ class Agent:
             with suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), PAUSE_CHECK_SECONDS)
 
-    async def _do_duty(self, job: str) -> None:
+    async def _do_duty(self, job: str) -> bool:
+        """Do what is due; returns whether the job is over for this silo."""
         state = self._jobs[job]
         due = duty(state, self._site.name)
-        if due is None or (self._site.is_paused and due is not Duty.FINISH):
-            return
         place = (job, state.round, state.attempt)
+        if due is None or (self._site.is_paused and due is not Duty.FINISH):
+            return False
         if due is Duty.UPLOAD and place in self._uploaded:
-            return
+            return False
         log.info("duty", job=job, duty=due.value, round=state.round, attempt=state.attempt)
         context = JobContext(self._site, self._connection, self._worker, state)
         try:
@@ -172,11 +173,11 @@ class Agent:
             envelope = self._give_up(context)
         if due is Duty.UPLOAD:
             self._uploaded.add(place)
-        if due is Duty.FINISH:
-            log.info("job_ended", job=job, outcome=state.outcome)
-            self._note(job, problem=None, finished=True)
         if envelope is not None:
             await self._connection.post(envelope.to_bytes())
+        if due is Duty.FINISH:
+            log.info("job_ended", job=job, outcome=state.outcome)
+        return due is Duty.FINISH
 
     def _give_up(self, context: JobContext) -> Envelope:
         """Within a round, burn the attempt; before it, there is nothing to burn and the job is cancelled."""
@@ -216,6 +217,8 @@ class Agent:
             "reason": state.reason,
             "problem": problem,
             "finished": finished,
+            "bytes_sent": self._connection.bytes_sent,
+            "bytes_received": self._connection.bytes_received,
         }
         if note != self._site.job_note(job):
             directory = self._site.directory / "jobs" / job

@@ -1,0 +1,77 @@
+"""One seed's data: who is where, what is trained on, what is held back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from privacy.errors import DataError
+from silo.data.catalogue import Catalogue
+from silo.data.cleaning import clean
+from silo.data.interactions import Interactions
+from silo.data.public_sets import PublicSet, load_public_set
+from silo.data.splits import hold_out, partition_by_taste
+from silo.data.synthetic import marketplace
+from silo.demo.settings import DemoSettings
+
+
+@dataclass(frozen=True)
+class DemoData:
+    """All rows of all silos: what only the harness has.
+
+    Attributes:
+        name: of the set.
+        catalogue: public items.
+        train: what the silos hold.
+        held_out: what nobody but the harness holds.
+        silo_of: silo number of each user.
+        notes: what a reader of the figures must know.
+    """
+
+    name: str
+    catalogue: Catalogue
+    train: Interactions
+    held_out: Interactions
+    silo_of: NDArray[np.int64]
+    notes: tuple[str, ...]
+
+    def users_of(self, silo: int) -> NDArray[np.int64]:
+        """User indices of one silo."""
+        return np.flatnonzero(self.silo_of == silo)
+
+    def rows_of(self, silo: int) -> pl.DataFrame:
+        """Training rows of one silo, with external ids: what goes into its directory."""
+        mine = self.train.select(self.users_of(silo))
+        users = pl.Series("user_id", mine.user_ids, dtype=pl.String)
+        items = pl.Series("item_id", self.catalogue.item_ids, dtype=pl.String)
+        return mine.frame.select(
+            users.gather(mine.frame["user_index"]).alias("user_id"),
+            items.gather(mine.frame["item_index"]).alias("item_id"),
+            pl.col("timestamp"),
+        )
+
+
+def load_set(settings: DemoSettings, seed: int) -> PublicSet:
+    """The set the demo runs on: a given one, or the built-in marketplace."""
+    if settings.data is None:
+        return marketplace(seed)
+    return load_public_set(settings.data, settings.format, min_rating=settings.min_rating)
+
+
+def prepare(settings: DemoSettings, source: PublicSet, seed: int) -> DemoData:
+    """Split rows by user and users by taste, both by ``seed``.
+
+    Raises:
+        DataError: more silos than users, or a split the rows do not allow.
+    """
+    everything, _ = clean(source.rows, source.catalogue, max_interactions_per_user=len(source.catalogue))
+    if everything.num_users < settings.num_silos:
+        raise DataError(
+            f"{settings.num_silos} silos for {everything.num_users} users", remedy="choose fewer --silos"
+        )
+    train, held_out = hold_out(everything, settings.split, seed=seed)
+    silo_of = partition_by_taste(train.matrix(), settings.num_silos, seed)
+    return DemoData(source.name, source.catalogue, train, held_out, silo_of, source.notes)

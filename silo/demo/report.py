@@ -1,0 +1,172 @@
+"""What a demo says at its end: a table, a statement, and the same as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, stdev
+from typing import Any
+
+from rich.panel import Panel
+from rich.table import Table
+
+from federation.rounds import JobState
+from policies.price import num_values, plan_epsilon_pld, schedule
+from privacy.ledger.ledger import AccountStatus
+from silo.demo.dataset import DemoData
+from silo.demo.harness import COLUMNS, Metrics
+from silo.demo.settings import DemoSettings
+from silo.demo.world import World
+from silo.model_card import privacy_statement
+from silo.site import Site
+
+FLOAT32_BYTES = 4
+HEADINGS = {
+    "silo_alone": "silo alone (private, same method, attributes and fallback)",
+    "federated_private": "federated (private)",
+    "pooled_private": "pooled (private, central noise)",
+    "pooled_same_noise": "pooled with the federation's total noise",
+    "pooled_plain": "pooled (no privacy)",
+    "popularity": "popularity",
+}
+SHOWN = ("ndcg@20", "ndcg@10", "recall@20", "recall@10", "hit_rate@10", "mrr@10")
+
+
+@dataclass
+class Outcome:
+    """What one seed gave."""
+
+    seed: int
+    world: World
+    state: JobState
+    columns: dict[str, Metrics]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def as_json(settings: DemoSettings, data: DemoData, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Everything a machine may want to know; figures of the first seed's federation where they are one's own."""
+    first = outcomes[0]
+    plan = first.world.plan()
+    means, spread = summarise(outcomes)
+    return {
+        "data": {
+            "name": data.name,
+            "users": data.train.num_users,
+            "items": len(data.catalogue),
+            "interactions": data.train.num_interactions + data.held_out.num_interactions,
+            "silos": {
+                name: int(data.users_of(number).size) for number, name in enumerate(settings.silo_names)
+            },
+            "split": settings.split,
+            "seeds": [outcome.seed for outcome in outcomes],
+            "notes": list(data.notes),
+        },
+        "model": {"family": settings.family},
+        "privacy": {
+            "unit": plan.privacy.unit,
+            "neighboring_relation": plan.privacy.neighboring_relation,
+            "target_epsilon": plan.privacy.target_epsilon,
+            "target_delta": plan.privacy.target_delta,
+            "epsilon_pld": plan_epsilon_pld(plan),
+            "noise_placement": plan.privacy.noise_placement,
+            "colluding_silos": plan.privacy.colluding_silos,
+            "max_silos_per_user": plan.privacy.max_silos_per_user,
+            "noise_multiplier": plan.privacy.noise_multiplier,
+            "per_silo_spent": spent(first.world),
+        },
+        "metrics": means,
+        "metrics_std": spread,
+        "metrics_by_seed": {str(outcome.seed): outcome.columns for outcome in outcomes},
+        "secure_sum": secure_sum(first),
+        "seconds": first.seconds,
+    }
+
+
+def summarise(outcomes: Sequence[Outcome]) -> tuple[dict[str, Metrics], dict[str, Metrics]]:
+    """Mean and sample standard deviation of each figure over the seeds (0 for one seed)."""
+    means: dict[str, Metrics] = {}
+    spread: dict[str, Metrics] = {}
+    for column in COLUMNS:
+        values = {name: [o.columns[column][name] for o in outcomes] for name in outcomes[0].columns[column]}
+        means[column] = {name: fmean(found) for name, found in values.items()}
+        spread[column] = {name: stdev(found) if len(found) > 1 else 0.0 for name, found in values.items()}
+    return means, spread
+
+
+def spent(world: World) -> dict[str, dict[str, Any]]:
+    """What each silo's own ledger says it has spent."""
+    found = {}
+    for name in world.names:
+        with Site(world.silo(name)) as site:
+            account: AccountStatus = next(iter(site.ledger.state().accounts.values()))
+        found[name] = {
+            "epsilon": account.epsilon_spent,
+            "delta": account.budget.delta,
+            "accountant": account.budget.filter.kind,
+        }
+    return found
+
+
+def secure_sum(outcome: Outcome) -> dict[str, Any]:
+    """Shape and traffic of the job's sums; bytes as the agents' transports counted them."""
+    plan = outcome.world.plan()
+    layout = schedule(plan)[0].layout
+    values = num_values(plan) * plan.training.rounds
+    notes = {name: _note(outcome.world, name, outcome.state.job) for name in outcome.world.names}
+    up = {name: int(note["bytes_sent"]) for name, note in notes.items()}
+    down = {name: int(note["bytes_received"]) for name, note in notes.items()}
+    return {
+        "values": values,
+        "bits": layout.bits,
+        "values_per_slot": layout.values_per_slot,
+        "frames": layout.num_frames,
+        "bytes_up_per_silo": up,
+        "bytes_down_per_silo": down,
+        "ratio_to_float32": max(up.values()) / (FLOAT32_BYTES * values),
+    }
+
+
+def _note(world: World, name: str, job: str) -> dict[str, Any]:
+    import json
+
+    return dict(json.loads((world.silo(name) / "jobs" / job / "state.json").read_text()))
+
+
+def for_people(found: dict[str, Any], outcomes: Sequence[Outcome]) -> list[object]:
+    """The table, what was spent, what it cost, and the promise in words."""
+    plan = outcomes[0].world.plan()
+    seeds = len(outcomes)
+    title = f"{found['data']['name']}, {found['model']['family']}, epsilon {plan.privacy.target_epsilon:g}"
+    table = Table(title=f"{title}: mean over {seeds} seed{'s' if seeds > 1 else ''}", title_justify="left")
+    table.add_column("")
+    for name in SHOWN:
+        table.add_column(name, justify="right")
+    for column in COLUMNS:
+        cells = [_cell(found, column, name, seeds) for name in SHOWN]
+        table.add_row(HEADINGS[column], *cells, style="bold" if column == "federated_private" else None)
+    sums = found["secure_sum"]
+    up, down = max(sums["bytes_up_per_silo"].values()), max(sums["bytes_down_per_silo"].values())
+    spending = ", ".join(
+        f"{name} {about['epsilon']:.3f}" for name, about in found["privacy"]["per_silo_spent"].items()
+    )
+    return [
+        table,
+        f"Each silo sent {up / 1e6:.2f} MB ({sums['ratio_to_float32']:.2f} x float32 of {sums['values']:,} values) "
+        f"and fetched {down / 1e6:.2f} MB.",
+        f"Epsilon spent, by each silo's own ledger: {spending} "
+        f"(PLD, tighter, for information: {found['privacy']['epsilon_pld']:.3f}).",
+        Panel(privacy_statement(plan) + " " + LIMITS, title="What is promised", title_align="left"),
+        *(f"note: {note}" for note in found["data"]["notes"]),
+    ]
+
+
+LIMITS = (
+    "A malicious silo can spoil a model, within its clipped and range-checked contribution; n-1 colluding silos "
+    "learn the last one's noised share. Only federated (private) is a product; the other columns were computed by "
+    "the demo's harness, which owns all data as no party does, and are charged to no ledger."
+)
+
+
+def _cell(found: dict[str, Any], column: str, name: str, seeds: int) -> str:
+    value = f"{found['metrics'][column][name]:.4f}"
+    return value if seeds == 1 else f"{value} ± {found['metrics_std'][column][name]:.4f}"
