@@ -137,15 +137,15 @@ def reauthorize(plan: Plan, policy: SiloPolicy, reserved: JobStatus) -> Authoriz
         AuthorizationMismatchError: the record is of another plan, policy, dataset or cost: the plan was
             altered after it was accepted, or the acceptance of another plan is replayed.
     """
-    if policy.dataset_for(plan.purpose) is None:
-        raise _mismatch("purpose")
+    if digest(plan) != reserved.plan_sha256:
+        raise _mismatch("plan")
+    if digest(policy) != reserved.policy_sha256 or policy.dataset_for(plan.purpose) is None:
+        raise _mismatch("policy")
     known = _authorization(plan, policy)
     pairs = {
-        "plan": (known.plan_sha256, reserved.plan_sha256),
-        "policy": (known.policy_sha256, reserved.policy_sha256),
         "dataset": (known.dataset, reserved.dataset),
         "account": (known.account, reserved.account),
-        "events": (_counted(known.events), {item.event: item.reserved for item in reserved.allowances}),
+        "cost": (_counted(known.events), {item.event: item.reserved for item in reserved.allowances}),
     }
     for name, (found, recorded) in pairs.items():
         if found != recorded:
