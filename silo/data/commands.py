@@ -35,7 +35,7 @@ def check(
         ),
     ] = None,
     json_file: Json = None,
-    debug: Debug = False,  # noqa: ARG001 - read by @command
+    debug: Debug = False,
 ) -> None:
     """Read the datasets as policy.yaml declares them and say what cleaning does. Counts stay here."""
     from policies.files import load_yaml
@@ -76,7 +76,7 @@ def catalogue(
     ],
     directory: Dir = HERE,
     json_file: Json = None,
-    debug: Debug = False,  # noqa: ARG001 - read by @command
+    debug: Debug = False,
 ) -> None:
     """Make catalogues/<sha256>.jsonl of a public item file, and print what a plan calls it."""
     from silo.data.item_files import read_item_file

@@ -100,7 +100,7 @@ class PublicSet:
 
 def load_public_set(
     path: Path,
-    format: PublicFormat | None = None,  # noqa: A002 - the word of the command line
+    format: PublicFormat | None = None,
     *,
     min_rating: float | None = None,
 ) -> PublicSet:
