@@ -1,0 +1,40 @@
+# The two commands: `make demo` and `make test`. Each installs what it needs first.
+
+VENV   := .venv
+PYTHON ?= python3
+BIN    := $(VENV)/bin
+OUT    ?= run
+
+# Tests and benchmarks on real data look here; they skip with a reason where nothing is set.
+ifneq ($(wildcard ../shared/data),)
+export ARCHIPEL_DATA ?= $(abspath ../shared/data)
+endif
+
+.PHONY: install demo test check format clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+demo: install
+	$(BIN)/archipel demo --out $(OUT)
+
+test: install
+	$(BIN)/pytest -n 2 --dist worksteal
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) $(OUT) build *.egg-info
