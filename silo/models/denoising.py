@@ -20,6 +20,7 @@ Gram = NDArray[np.float32]
 
 MISFIT_EVERY = 5
 JITTER = 1e-9
+MIN_POPULARITY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,13 @@ class DenoiseSettings:
     """Constants of the fit; the defaults were chosen by ``benchmarks/choose_item_graph_defaults.py``.
 
     Attributes:
+        popularity_sweeps: how often popularity is read from whole rows, besides the diagonal.
         popularity_power: prior variance of an item's factor grows with this power of its popularity.
         steps: mean-field sweeps; all but the last move half way.
         max_communality: most of an item's diagonal that the factors may explain.
     """
 
+    popularity_sweeps: int = 2
     popularity_power: float = 1.5
     steps: int = 40
     max_communality: float = 0.95
@@ -50,20 +53,23 @@ class DenoisedGram:
     diagonal: Vector
 
 
-def denoise_diagonal(diagonal: Vector, noise_std: float, *, num_atoms: int = 60, steps: int = 200) -> Vector:
+def denoise_diagonal(
+    diagonal: Vector, noise_std: float | Vector, *, num_atoms: int = 60, steps: int = 200
+) -> Vector:
     """Posterior mean of non-negative values seen through Gaussian noise, prior learnt by EM on a grid.
 
     Args:
         diagonal: noisy values.
-        noise_std: standard deviation of their noise, > 0.
+        noise_std: standard deviation of their noise, of all or of each, > 0.
         num_atoms: positive support points of the prior, besides 0.
         steps: EM steps.
 
     Source: Koenker & Mizera, JASA 109 (2014), the non-parametric maximum likelihood prior.
     """
-    highest = max(float(diagonal.max()), 2 * noise_std)
+    spread = np.broadcast_to(np.asarray(noise_std, dtype=np.float64), diagonal.shape)[:, None]
+    highest = max(float(diagonal.max()), 2 * float(spread.min()))
     atoms = np.concatenate([[0.0], np.geomspace(max(highest * 1e-4, 1e-3), highest, num_atoms)])
-    exponents = -0.5 * ((diagonal[:, None] - atoms) / noise_std) ** 2
+    exponents = -0.5 * ((diagonal[:, None] - atoms) / spread) ** 2
     likelihood = np.exp(exponents - exponents.max(1, keepdims=True))
     prior = np.full(len(atoms), 1.0 / len(atoms))
     for _ in range(steps):
@@ -71,6 +77,39 @@ def denoise_diagonal(diagonal: Vector, noise_std: float, *, num_atoms: int = 60,
     posterior = likelihood * prior
     means: Vector = (posterior @ atoms) / posterior.sum(1)
     return means
+
+
+def estimate_popularity(gram: Gram, noise_std: float, sweeps: int) -> Vector:
+    """How popular each item is, from its diagonal entry and from its row.
+
+    An item's row, weighted by how popular the others seem, rises with its own popularity and averages the
+    noise of the whole row; diagonal and row are put on one scale and combined by their known noise.
+
+    Args:
+        gram: items × items float32, symmetric, users' units.
+        noise_std: standard deviation of every entry's noise, > 0.
+        sweeps: times the rows are weighted anew; 0 reads the diagonal only.
+
+    Returns:
+        items float64 ≥ 0, in units of the diagonal.
+    """
+    diagonal = np.diagonal(gram).astype(np.float64)
+    popularity = denoise_diagonal(diagonal, noise_std)
+    for _ in range(sweeps):
+        weights = np.sqrt(popularity / max(float(popularity.max()), MIN_POPULARITY))
+        rows = (gram @ weights.astype(np.float32)) - diagonal * weights
+        agreement = float(rows @ weights), float(diagonal @ weights)
+        if min(agreement) <= 0:
+            break
+        rows *= agreement[1] / agreement[0]
+        row_variance = (noise_std * agreement[1] / agreement[0]) ** 2 * float(weights @ weights)
+        # Rows follow popularity up to a factor that differs by item; what it adds is measured, not assumed.
+        excess = (diagonal - rows) ** 2 - noise_std**2 - row_variance
+        mismatch = max(float(excess @ weights), 0.0) / float(popularity**2 @ weights)
+        doubt = row_variance + mismatch * popularity**2
+        share = doubt / (doubt + noise_std**2)
+        popularity = denoise_diagonal(share * diagonal + (1 - share) * rows, noise_std * np.sqrt(share))
+    return popularity
 
 
 def denoise(
@@ -94,7 +133,7 @@ def denoise(
         The denoised Gram; deterministic.
     """
     settings = settings or DenoiseSettings()
-    popularity = denoise_diagonal(np.diagonal(gram).astype(np.float64), noise_std)
+    popularity = estimate_popularity(gram, noise_std, settings.popularity_sweeps)
     rank = min(rank, max(len(gram) // 4, 1))
     fit = _MeanField(gram, noise_std, popularity, _design(popularity, features), rank=rank, settings=settings)
     for step in range(settings.steps):
