@@ -325,13 +325,16 @@ def _entries(connection: sqlite3.Connection, path: Path, after: int) -> Iterator
     for row in connection.execute(query, (after,)):
         try:
             yield _entry(row)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise corrupt_error(path, f"entry {row[0]} cannot be read") from error
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
     seq, at, kind, payload, previous, digest, key_id, signature = row
-    return Entry(seq, at, kind, json.loads(payload), previous, digest, key_id, signature)
+    body = json.loads(payload)
+    if not isinstance(body, dict) or not all(isinstance(text, str) for text in row[1:]):
+        raise ValueError("values that no log ever wrote")
+    return Entry(seq, at, kind, body, previous, digest, key_id, signature)
 
 
 def _is_hashed(row: tuple[Any, ...]) -> bool:

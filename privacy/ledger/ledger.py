@@ -239,7 +239,7 @@ class Ledger:
         self,
         reservation: Reservation | str,
         *,
-        round: int,  # noqa: A002 (the word of the plan)
+        round: int,
         attempt: int,
         event: Event,
     ) -> Charge:

@@ -68,22 +68,21 @@ def open_durable(path: Path, schema: str) -> sqlite3.Connection:
 def open_readonly(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that cannot write, at one moment of a log that others may be writing.
 
-    Works on a read-only medium too, if the log was closed cleanly.
+    A log that nobody has open is read without a trace: no file appears beside it, so this works on a
+    read-only medium and leaves nothing that its owner could not remove.
 
     Raises:
         DataError: there is no such file.
-        LogStorageError: it cannot be read.
+        LogStorageError: it cannot be read, or somebody began to write while it was.
         LogCorruptError: it is not a log of this version.
     """
     if not path.is_file():
         raise DataError("there is no log here", where=str(path), remedy="name the directory of a party")
-    uri = f"file:{quote(str(path.absolute()))}?mode=ro"
+    is_open = path.with_name(path.name + "-wal").exists()
+    uri = f"file:{quote(str(path.absolute()))}?mode=ro" + ("" if is_open else "&immutable=1")
+    before = _version(path)
     with storage_errors(path):
-        connection = _connect_readonly(uri)
-        if connection is None and not path.with_name(path.name + "-wal").exists():
-            connection = _connect_readonly(uri + "&immutable=1")
-        if connection is None:
-            raise _storage_error(path, "it cannot be read without writing beside it")
+        connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
         try:
             connection.execute("BEGIN")
             _refuse_other_versions(connection, path)
@@ -94,6 +93,13 @@ def open_readonly(path: Path) -> Iterator[sqlite3.Connection]:
             raise
         finally:
             connection.close()
+    if not is_open and _version(path) != before:
+        raise _storage_error(path, "somebody began to write while it was read; read it again")
+
+
+def _version(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 @contextmanager
@@ -177,18 +183,3 @@ def _refuse_other_versions(connection: sqlite3.Connection, path: Path) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version != SCHEMA_VERSION:
         raise corrupt_error(path, f"log schema version {version} is unknown (this is {SCHEMA_VERSION})")
-
-
-def _connect_readonly(uri: str) -> sqlite3.Connection | None:
-    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
-    try:
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError as error:
-        connection.close()
-        if error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}:
-            return None
-        raise
-    except BaseException:
-        connection.close()
-        raise
-    return connection

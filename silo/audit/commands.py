@@ -12,6 +12,7 @@ import typer
 from policies.console import HERE, Debug, Dir, Json, command, emit_json, say
 
 if TYPE_CHECKING:
+    from privacy.events import Event, EventCount
     from privacy.ledger.chain import Entry
     from privacy.ledger.state import AccountStatus
 
@@ -95,7 +96,7 @@ def ledger_command(directory: Dir = HERE, json_file: Json = None, debug: Debug =
     rows = [
         {
             "seq": entry.seq,
-            "at": entry.at,
+            "at": entry.at[:19] + "Z",
             "kind": entry.kind,
             "account": entry.payload.get("account", ""),
             "job": str(entry.payload.get("job", ""))[:12],
@@ -130,7 +131,7 @@ def _finite(epsilon: float) -> float | None:
     return epsilon if epsilon < float("inf") else None
 
 
-def _events_json(events: Iterable[Any]) -> list[dict[str, Any]]:
+def _events_json(events: Iterable[EventCount]) -> list[dict[str, Any]]:
     return [{"event": event.model_dump(mode="json"), "count": count} for event, count in events]
 
 
@@ -148,30 +149,35 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
 
 
 def _what(entry: Entry) -> str:
-    body = entry.payload
-    if entry.kind == "committed":
-        return f"round {body['round']}, attempt {body['attempt']}: {_event_text(body['event'])}"
-    if entry.kind in {"reserved", "released"}:
-        return ", ".join(f"{item['count']} x {_event_text(item['event'])}" for item in body["events"])
-    if entry.kind == "witnessed":
-        return "receipts by " + ", ".join(sorted({item["by"] for item in body["receipts"]}))
-    if "budget" in body:
-        budget = body["budget"]
-        return (
-            f"epsilon {budget['epsilon']}, delta {budget['delta']}, policy version {body['policy_version']}"
-        )
+    from privacy.ledger import records
+
+    try:
+        body = records.read_record(entry)
+    except records.UnknownRecordError as error:
+        return error.message
+    if isinstance(body, records.AccountTerms):
+        terms = f"epsilon {body.budget.epsilon:.6g}, delta {body.budget.delta:.6g}"
+        return f"{terms}, policy version {body.policy_version}"
+    if isinstance(body, records.Committed):
+        return f"round {body.round}, attempt {body.attempt}: {_event_text(body.event)}"
+    if isinstance(body, records.Witnessed):
+        return "receipts by " + ", ".join(sorted({item.by for item in body.receipts}))
+    if isinstance(body, records.Reserved | records.Released):
+        return ", ".join(f"{item.count} x {_event_text(item.event)}" for item in body.events)
     return ""
 
 
-def _event_text(event: dict[str, Any]) -> str:
-    scale = "epsilon" if event["kind"] == "pure" else "noise_multiplier"
-    return f"{event['kind']} ({scale} {event[scale]:.6g})"
+def _event_text(event: Event) -> str:
+    scale = "epsilon" if event.kind == "pure" else "noise_multiplier"
+    return f"{event.kind} ({scale} {getattr(event, scale):.6g})"
 
 
 def _table(columns: tuple[str, ...], rows: Iterable[dict[str, Any]]) -> Any:
     from rich.table import Table
 
-    table = Table(*columns, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(name, no_wrap=name != "what", overflow="fold")
     for row in rows:
         table.add_row(*(_cell(row[name]) for name in columns))
     return table

@@ -56,7 +56,7 @@ class Clock:
         return self.now
 
 
-def budget(epsilon: float = 4.0, delta: float = 1e-5, filter: FilterSpec | None = None) -> Budget:  # noqa: A002
+def budget(epsilon: float = 4.0, delta: float = 1e-5, filter: FilterSpec | None = None) -> Budget:
     """Pays for two of ``EVENT`` by default, not for three."""
     return Budget(epsilon=epsilon, delta=delta, filter=filter or ZcdpFilter())
 

@@ -144,6 +144,20 @@ def test_reading_works_while_another_writes_and_stays_at_one_moment(path: Path) 
         assert len(list(read_entries(path))) == 2
 
 
+def test_a_writer_that_begins_while_a_closed_log_is_read_is_noticed(path: Path) -> None:
+    open_log(path).close()
+    with pytest.raises(LogStorageError, match="began to write"):
+        _read_while_somebody_writes(path)
+    assert len(list(read_entries(path))) == 1
+
+
+def _read_while_somebody_writes(path: Path) -> None:
+    with LogReader.open(path) as reader:
+        assert list(reader.entries()) == []
+        with open_log(path) as log:
+            log.append("note", {})
+
+
 def test_a_reader_cannot_write(path: Path) -> None:
     with open_log(path) as log:
         log.append("note", {})
