@@ -1,0 +1,1 @@
+"""What is allowed: policy files, signatures, decisions. No model library."""

@@ -41,8 +41,10 @@ def init(
         if not path.exists():
             write_atomically(path, text.encode())
     say(f"{name}: keys are in {directory / 'keys'} and never leave it.")
-    say(f"Next: edit {directory / 'policy.yaml'}; send {directory / 'card.json'} to whoever makes the charter; "
-        "then `archipel silo join charter.yaml`.")  # fmt: skip
+    say(
+        f"Next: edit {directory / 'policy.yaml'} and send {directory / 'card.json'} to whoever makes the charter;"
+    )
+    say(f"then archipel silo join charter.yaml --dir {directory}")
     emit_json(
         {"name": name, "identity_key": str(party.identity.public_key), "directory": directory}, json_file
     )
@@ -127,7 +129,7 @@ def recommend(
     json_file: Json = None,
     debug: Debug = False,
 ) -> None:
-    """Recommend items to one of this silo's users; someone unknown gets the popularity list, marked as such."""
+    """Recommend items to one of this silo's users; someone unknown gets the popularity list, marked so."""
     from dataclasses import asdict
 
     from rich.table import Table

@@ -61,8 +61,9 @@ def describe(found: dict[str, Any]) -> list[object]:
     """The forecast for people."""
     traffic, verdict = found["traffic"], found["verdict"]
     table = Table(show_header=False, title="What this plan would cost")
-    table.add_row("epsilon", f"{found['epsilon']:.4f} of {found['target_epsilon']:g} at delta {found['delta']:g} "
-                  f"({found['filter']}; PLD {found['epsilon_pld']:.4f})")  # fmt: skip
+    figures = f"{found['filter']}; PLD {found['epsilon_pld']:.4f}"
+    promise = f"{found['epsilon']:.4f} of {found['target_epsilon']:g} at delta {found['delta']:g} ({figures})"
+    table.add_row("epsilon", promise)
     table.add_row("protects", f"one {found['unit']}'s whole history, {found['neighboring_relation']}")
     table.add_row("noise multiplier", f"{found['noise_multiplier']:.4f}")
     table.add_row("secure sums", f"{found['rounds']} and up to {found['max_burned_rounds']} burned, "

@@ -56,9 +56,10 @@ def privacy_statement(plan: Plan) -> str:
         else f"in up to {m} of the {n} silos"
     )
     return (
-        f"Whoever sees everything this job releases learns almost nothing about any one person: with their whole "
-        f"history {where} or without it, every outcome is about as likely "
+        "Whoever sees everything this job releases learns almost nothing about any one person: with their "
+        f"whole history {where} or without it, every outcome is about as likely "
         f"(epsilon {privacy.target_epsilon:g}, delta {privacy.target_delta:g}, add or remove one person). "
-        f"This holds against the coordinator together with {c} of the {n} silos, the reader's own included, as long "
-        f"as they follow the protocol; against outsiders and the coordinator alone everything is encrypted as well."
+        f"This holds against the coordinator together with {c} of the {n} silos, the reader's own included, "
+        "as long as they follow the protocol; against outsiders and the coordinator alone everything is "
+        "encrypted as well."
     )

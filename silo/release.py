@@ -1,12 +1,12 @@
 """The one way out of a silo: authorise → charge the ledger → build.
 
-Every outbound field and every log field is declared here with its price or the reason it has none. What is not
-declared does not leave: :func:`announce` and :func:`release_stream` raise, :func:`declared_log_fields` drops.
+Every outbound field and every log field is declared here with its price or the reason it has none. What is
+not declared does not leave: :func:`announce` and :func:`release_stream` raise, :func:`declared_log_fields` drops.
 
 Guarantees
     * A post leaves only under an :class:`~policies.decision.Authorization` of exactly this job's plan.
-    * The stream of a contribution leaves only with the ledger :class:`~privacy.ledger.ledger.Charge` of exactly
-      this (job, round, attempt); both are required arguments, so forgetting one is a type error.
+    * The stream of a contribution leaves only with the ledger's :class:`~privacy.ledger.ledger.Charge` of
+      exactly this (job, round, attempt); both are required arguments, so forgetting one is a type error.
     * A refusal leaves as reason codes; values and the remaining budget stay here.
 """
 
@@ -112,7 +112,7 @@ LOG_FIELDS: frozenset[str] = frozenset(
 
 def announce(
     body: Body, authorization: Authorization, *, job: str, sender: str, identity: PrivateKey,
-    round: int = 0, attempt: int = 0,  # noqa: A002
+    round: int = 0, attempt: int = 0,
 ) -> Envelope:  # fmt: skip
     """Build a post all of whose fields are free.
 

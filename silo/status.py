@@ -65,7 +65,8 @@ def describe(found: dict[str, Any]) -> list[object]:
     reach = "answers" if coordinator["reachable"] else f"does not answer: {coordinator['why']}"
     lines: list[object] = [
         f"{found['silo']}{' (paused)' if found['paused'] else ''} in {charter['name']}",
-        f"policy version {policy['version']}, {policy['days_left']} days left; charter {charter['days_left']} days left",
+        f"policy version {policy['version']}, {policy['days_left']} days left; "
+        f"charter {charter['days_left']} days left",
         f"coordinator at {coordinator['address']} {reach}",
     ]
     if found["budgets"]:

@@ -1,4 +1,4 @@
-"""Heavy work of a silo, in one worker process: TenSEAL holds the interpreter lock, and an agent must not stall.
+"""Heavy work of a silo, in one worker process: TenSEAL holds the interpreter lock; an agent must not stall.
 
 The worker starts by ``spawn`` and keeps nothing between tasks. It is where rows are read and noise is drawn;
 what comes back to the agent is noised integers with the event of the noise, or paths.
@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,6 @@ from privacy.errors import HostError
 from privacy.events import Event, PureEvent
 from privacy.packing import Layout
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 
@@ -132,22 +131,17 @@ class Worker:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
 
-    async def _run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    async def _run(self, function: Callable[..., R], *args: object) -> R:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_quiet_interrupts)
-        call = _bound(function, args)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, *call)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
         except BrokenProcessPool as error:
             self._pool = None
             raise HostError(
                 "the worker process died", remedy="see its last lines in the log; memory may be short"
             ) from error
-
-
-def _bound(function: Callable[..., R], args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (function, *args)
 
 
 def _quiet_interrupts() -> None:
@@ -157,7 +151,7 @@ def _quiet_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-# ── tasks, run in the worker ─────────────────────────────────────────────────────────────────────────────────
+# ── tasks, run in the worker ──
 
 
 def draw_contribution(task: ContributionTask) -> Drawn:

@@ -1,5 +1,4 @@
 """``archipel demo``: four institutions learn one private recommender, end to end."""
-# ruff: noqa: ARG001 - the guard around the command reads debug
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The columns of the demo's table, measured by somebody who owns all data.
 
-``federated_private`` is scored from the model files that the agents wrote. The other columns are computed here
-with the same plan, cap, catalogue, fallback and post-processing, and charged to no ledger:
+``federated_private`` is scored from the model files that the agents wrote. The other columns are computed
+here with the same plan, cap, catalogue, fallback and post-processing, and charged to no ledger:
 
 * ``silo_alone``: each silo's own rows with the whole promised noise;
 * ``pooled_private``: all rows, the promised noise once, as a trusted centre would add it;

@@ -1,4 +1,4 @@
-"""Running ``archipel`` as people do: one process a command, and the long-running ones until they are stopped."""
+"""Running ``archipel`` as people do: one process a command; long-running ones until they are stopped."""
 
 from __future__ import annotations
 

@@ -22,14 +22,18 @@ from silo.site import Site
 
 FLOAT32_BYTES = 4
 HEADINGS = {
-    "silo_alone": "silo alone (private, same method, attributes and fallback)",
+    "silo_alone": "silo alone (private)",
     "federated_private": "federated (private)",
-    "pooled_private": "pooled (private, central noise)",
-    "pooled_same_noise": "pooled with the federation's total noise",
+    "pooled_private": "pooled (private)",
+    "pooled_same_noise": "pooled, same noise",
     "pooled_plain": "pooled (no privacy)",
     "popularity": "popularity",
 }
-SHOWN = ("ndcg@20", "ndcg@10", "recall@20", "recall@10", "hit_rate@10", "mrr@10")
+LEGEND = (
+    "silo alone: same method, attributes and fallback, the whole noise · pooled (private): central noise · "
+    "pooled, same noise: the federation's total noise · ± is the spread over seeds"
+)
+SHOWN = ("ndcg@20", "recall@20", "hit_rate@10", "mrr@10")
 
 
 @dataclass
@@ -44,7 +48,7 @@ class Outcome:
 
 
 def as_json(settings: DemoSettings, data: DemoData, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Everything a machine may want to know; figures of the first seed's federation where they are one's own."""
+    """Everything a machine may want to know; spending, traffic and times are the first seed's."""
     first = outcomes[0]
     plan = first.world.plan()
     means, spread = summarise(outcomes)
@@ -138,21 +142,23 @@ def for_people(found: dict[str, Any], outcomes: Sequence[Outcome]) -> list[objec
     seeds = len(outcomes)
     title = f"{found['data']['name']}, {found['model']['family']}, epsilon {plan.privacy.target_epsilon:g}"
     table = Table(title=f"{title}: mean over {seeds} seed{'s' if seeds > 1 else ''}", title_justify="left")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for name in SHOWN:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for column in COLUMNS:
         cells = [_cell(found, column, name, seeds) for name in SHOWN]
         table.add_row(HEADINGS[column], *cells, style="bold" if column == "federated_private" else None)
     sums = found["secure_sum"]
     up, down = max(sums["bytes_up_per_silo"].values()), max(sums["bytes_down_per_silo"].values())
+    by_silo = found["privacy"]["per_silo_spent"].items()
     spending = ", ".join(
         f"{name} {about['epsilon']:.3f}" for name, about in found["privacy"]["per_silo_spent"].items()
     )
     return [
         table,
-        f"Each silo sent {up / 1e6:.2f} MB ({sums['ratio_to_float32']:.2f} x float32 of {sums['values']:,} values) "
-        f"and fetched {down / 1e6:.2f} MB.",
+        LEGEND,
+        f"Each silo sent {up / 1e6:.2f} MB ({sums['ratio_to_float32']:.2f} x float32 of "
+        f"{sums['values']:,} values) and fetched {down / 1e6:.2f} MB.",
         f"Epsilon spent, by each silo's own ledger: {spending} "
         f"(PLD, tighter, for information: {found['privacy']['epsilon_pld']:.3f}).",
         Panel(privacy_statement(plan) + " " + LIMITS, title="What is promised", title_align="left"),
@@ -161,9 +167,9 @@ def for_people(found: dict[str, Any], outcomes: Sequence[Outcome]) -> list[objec
 
 
 LIMITS = (
-    "A malicious silo can spoil a model, within its clipped and range-checked contribution; n-1 colluding silos "
-    "learn the last one's noised share. Only federated (private) is a product; the other columns were computed by "
-    "the demo's harness, which owns all data as no party does, and are charged to no ledger."
+    "A malicious silo can spoil a model, within its clipped and range-checked contribution; n-1 colluding "
+    "silos learn the last one's noised share. Only federated (private) is a product; the other columns were "
+    "computed by the demo's harness, which owns all data as no party does, and are charged to no ledger."
 )
 
 

@@ -66,7 +66,8 @@ def _say_data(settings: DemoSettings, data: DemoData, seed: int) -> None:
     )
     say(
         f"{data.name}, seed {seed}: {data.train.num_users:,} users, {len(data.catalogue):,} items, "
-        f"{data.train.num_interactions:,} training rows in the silos, {data.held_out.num_interactions:,} held out. "
+        f"{data.train.num_interactions:,} training rows in the silos, "
+        f"{data.held_out.num_interactions:,} held out. "
         f"Users by silo (disjoint, by taste): {sizes}"
     )
 

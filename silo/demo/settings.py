@@ -71,7 +71,7 @@ class DemoSettings:
 
     @property
     def silo_names(self) -> tuple[str, ...]:
-        """shop-a, shop-b, …"""
+        """The institutions: shop-a, shop-b and so on."""
         letters = string.ascii_lowercase
         return tuple(
             f"shop-{letters[i]}" if i < len(letters) else f"shop-{i + 1}" for i in range(self.num_silos)

@@ -84,10 +84,8 @@ def found(world: World, data: DemoData, processes: Processes, report: Report) ->
         data.catalogue.save(world.silo(names[0]) / "catalogues")
         report("signing the charter and the policies")
         sign_charter(world, processes, pool)
-        joined = lambda n: processes.command(
-            "silo", "join", world.root / "charter.yaml", "--dir", world.silo(n)
-        )  # noqa: E731
-        list(pool.map(joined, names))
+        charter = world.root / "charter.yaml"
+        list(pool.map(lambda n: processes.command("silo", "join", charter, "--dir", world.silo(n)), names))
 
 
 def write_rows(directory: Path, data: DemoData, number: int) -> None:
@@ -128,8 +126,7 @@ def sign_charter(world: World, processes: Processes, pool: ThreadPoolExecutor) -
     copies = [world.silo(name) / "charter-draft.yaml" for name in world.names]
     for copy in copies:
         shutil.copy(draft, copy)
-    sign = lambda copy: processes.command("charter", "sign", copy, "--dir", copy.parent)  # noqa: E731
-    list(pool.map(sign, copies))
+    list(pool.map(lambda copy: processes.command("charter", "sign", copy, "--dir", copy.parent), copies))
     charter = world.root / "charter.yaml"
     processes.command("charter", "merge", *copies, "--out", charter)
     for path in (charter, charter.with_name("charter.sig.json")):
@@ -142,7 +139,8 @@ def propose_plan(world: World, data: DemoData, processes: Processes, report: Rep
     report("calibrating the plan's noise")
     largest = max(data.users_of(number).size for number in range(settings.num_silos))
     processes.command(
-        "plan", "new", "--silos", ",".join(world.names), "--catalogue", data.catalogue.sha256, "--family", settings.family,
+        "plan", "new", "--silos", ",".join(world.names), "--catalogue", data.catalogue.sha256,
+        "--family", settings.family,
         "--epsilon", repr(settings.epsilon), "--delta", repr(settings.delta),
         "--colluding-silos", str(settings.colluding_silos), "--max-silos-per-user", "1",
         "--max-users-per-silo", str(rounded_up(largest)), "--out", world.plan_path, "--dir", first,
