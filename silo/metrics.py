@@ -1,6 +1,6 @@
 """Quality on the holdout as one noised sum: each user's metrics, clipped to a norm, and a count.
 
-A user's vector has ``NUM_METRIC_VALUES`` coordinates in [0, 1] (the per-user metrics and a 1 for the count), so
+A user's vector has ``NUM_METRIC_VALUES`` coordinates in [0, 1] (the metrics and a 1 for the count), so
 its L2 norm is at most ``sqrt(NUM_METRIC_VALUES)``; scaled to the grid and floored it is at most ``grid``.
 """
 

@@ -1,7 +1,8 @@
 """The one way out of a silo: authorise → charge the ledger → build.
 
 Every outbound field and every log field is declared here with its price or the reason it has none. What is
-not declared does not leave: :func:`announce` and :func:`release_stream` raise, :func:`declared_log_fields` drops.
+not declared does not leave: :func:`announce` and :func:`release_stream` raise, :func:`declared_log_fields`
+drops.
 
 Guarantees
     * A post leaves only under an :class:`~policies.decision.Authorization` of exactly this job's plan.

@@ -151,9 +151,7 @@ def for_people(found: dict[str, Any], outcomes: Sequence[Outcome]) -> list[objec
     sums = found["secure_sum"]
     up, down = max(sums["bytes_up_per_silo"].values()), max(sums["bytes_down_per_silo"].values())
     by_silo = found["privacy"]["per_silo_spent"].items()
-    spending = ", ".join(
-        f"{name} {about['epsilon']:.3f}" for name, about in found["privacy"]["per_silo_spent"].items()
-    )
+    spending = ", ".join(f"{name} {about['epsilon']:.3f}" for name, about in by_silo)
     return [
         table,
         LEGEND,
