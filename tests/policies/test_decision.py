@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime
+from typing import Any
 
 import pytest
 
 from policies.canonical import digest
+from policies.catalog import render_template
 from policies.charter import Charter
 from policies.decision import (
     Authorization,
@@ -17,6 +19,8 @@ from policies.decision import (
 from policies.plan import Plan
 from policies.price import reserved_events
 from policies.silo_policy import SiloPolicy
+from policies.validation import parse_yaml
+from privacy.budget import RenyiFilter
 from privacy.errors import BudgetExceededError, ExitCode
 from privacy.events import SAMPLER, EventCount, GaussianEvent
 from privacy.ledger.state import AccountFrozenError, LedgerState
@@ -207,8 +211,6 @@ def test_what_other_jobs_reserved_counts_as_spent() -> None:
 
 
 def test_a_renyi_account_accepts_what_was_calibrated_with_its_orders() -> None:
-    from privacy.budget import RenyiFilter
-
     spec = RenyiFilter(orders=ORDERS)
     policy = make_policy(orders=ORDERS)
     assert refusals(make_plan(filter=spec), policy) == set()
@@ -265,3 +267,23 @@ def test_the_charter_is_that_of_the_caller() -> None:
     with pytest.raises(PolicyDeniedError) as caught:
         decide(PLAN, charter=charter)
     assert caught.value.reasons[0].found == "shop-a"
+
+
+@pytest.mark.parametrize(
+    ("template", "promise"),
+    [
+        ("retailer", {}),
+        (
+            "strict",
+            {"target_epsilon": 1.0, "target_delta": 1e-7, "colluding_silos": 2, "max_silos_per_user": 4},
+        ),
+        ("research", {"purpose": "research", "filter": RenyiFilter(orders=ORDERS), "target_epsilon": 10.0}),
+    ],
+)
+def test_the_templates_and_plans_made_for_them_fit_together(template: str, promise: dict[str, Any]) -> None:
+    text = render_template(template, silo="shop-a", expires=date(2027, 1, 1), with_members=SILOS[1:])
+    policy = parse_yaml(text.encode(), SiloPolicy, "policy.yaml")
+    assert refusals(make_plan(**promise), policy) == set()
+    unsigned_partners = render_template(template, silo="shop-a", expires=date(2027, 1, 1))
+    denying = parse_yaml(unsigned_partners.encode(), SiloPolicy, "policy.yaml")
+    assert refusals(make_plan(**promise), denying) == {"member_not_accepted"}
