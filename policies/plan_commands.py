@@ -84,7 +84,7 @@ def new(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     directory: Dir = HERE,
     json_file: Json = None,
-    debug: Debug = False,  # noqa: ARG001 - read by @command
+    debug: Debug = False,
 ) -> None:
     """Write a complete, commented plan.yaml with the least noise that keeps the promise."""
     from policies.drafting import Draft, complete_plan

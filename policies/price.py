@@ -130,7 +130,7 @@ def reserved_events(plan: Plan) -> tuple[EventCount, ...]:
     return events if metrics is None else (*events, EventCount(metrics.event, 1))
 
 
-def plan_epsilon(plan: Plan, filter: FilterSpec | None = None) -> float:  # noqa: A002 - the word of the files
+def plan_epsilon(plan: Plan, filter: FilterSpec | None = None) -> float:
     """Return the epsilon of everything the plan may release, at its ``target_delta``.
 
     Args:
