@@ -159,7 +159,10 @@ def guard(*, debug: bool = False, json_file: str | None = None) -> Iterator[None
     token = _people_on_stderr.set(json_file == "-")
     try:
         yield
-    except (typer.Exit, SystemExit, GeneratorExit):
+    except (typer.Exit, SystemExit, GeneratorExit) as meant:
+        # rich answers `archipel … | head` with 1; a reader that has read enough is no failure.
+        if isinstance(meant.__context__, BrokenPipeError):
+            raise SystemExit(ExitCode.OK) from None
         raise
     except BaseException as error:
         cause = _first_cause(error)

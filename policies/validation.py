@@ -119,7 +119,7 @@ def _locate(finding: Finding, value: Any) -> Path:
 def _is_consequence(path: Path, finding: Finding, located: Sequence[tuple[Path, Finding]]) -> bool:
     """Whether the finding only follows from others: a list short of its bad items, a branch nobody meant."""
     if finding["type"] == "too_short" and isinstance(finding["input"], list | dict):
-        return len(finding["input"]) >= finding["ctx"]["min_length"]
+        return bool(len(finding["input"]) >= finding["ctx"]["min_length"])
     others = [(other, item) for other, item in located if item is not finding]
     if isinstance(finding["input"], dict) and finding["type"] in ("literal_error", "string_type"):
         return any(other[: len(path)] == path and "literal" not in item["type"] for other, item in others)

@@ -52,7 +52,7 @@ class TestKeys:
             PublicKey.parse(text)
 
     def test_a_key_has_one_spelling_only(self):
-        # The last base64 digit of 32 bytes carries two unused bits; a second spelling would be a second key_id-less twin.
+        # The last base64 digit of 32 bytes has unused bits: the same key could be spelt in several ways.
         text = "ed25519:" + base64.b64encode(bytes(32)).decode()
         twin = text[:-2] + "B="
         assert base64.b64decode(twin.removeprefix("ed25519:")) == bytes(32)
