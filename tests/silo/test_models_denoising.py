@@ -40,6 +40,22 @@ def test_pure_noise_shrinks_to_nothing() -> None:
     assert off_diagonal_error(factors, np.zeros((80, 80))) < 0.01
 
 
+def test_the_noise_that_is_declared_is_believed() -> None:
+    noisy = noised(low_rank(), 0.3, 1)
+    explained = [(denoise(noisy, std, rank=16).factors ** 2).sum() for std in (0.3, 3.0, 30.0)]
+    assert explained[0] > 1.02 * explained[1]
+    assert explained[1] > 2 * explained[2]
+
+
+def test_the_missing_diagonal_must_be_imputed() -> None:
+    gram = low_rank()
+    imputed, left_empty = (
+        denoise(noised(gram, 0.3, 1), 0.3, rank=16, settings=DenoiseSettings(max_communality=share))
+        for share in (0.95, 0.0)
+    )
+    assert off_diagonal_error(imputed.factors, gram) < 0.1 * off_diagonal_error(left_empty.factors, gram)
+
+
 def test_more_rank_than_needed_does_no_harm() -> None:
     gram = low_rank()
     noisy = noised(gram, 0.5, 1)

@@ -153,6 +153,14 @@ def test_tables_that_do_not_fit_are_refused(tmp_path: Path, tables: dict[str, np
         Recommender.load(path)
 
 
+def test_types_are_checked_before_tables_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    make_model().save(path)
+    rewrite(path, header(), left=np.zeros((ITEMS, 3), np.float64))
+    with pytest.raises(ModelFileError, match="F64"):
+        Recommender.load(path)
+
+
 def test_a_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
     save_file({"weight": np.zeros(3, np.float32)}, tmp_path / "m")
     with pytest.raises(ModelFileError, match="description"):
