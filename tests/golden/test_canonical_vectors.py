@@ -2,7 +2,8 @@
 
 Sources: RFC 8785 section 3.2.2-3.2.3 (canonical JSON), RFC 8032 section 7.1 (Ed25519, test 1). The files
 below were frozen with version 0.1.0. When one of these tests fails, the change breaks every
-signature made so far: give the new field a default that means what its absence meant, and leave the vector alone.
+signature made so far: give the new field a default that means what its absence meant, and leave the vector
+alone.
 """
 
 from __future__ import annotations
