@@ -155,6 +155,12 @@ class TestThreshold:
         with pytest.raises(ThresholdError):
             verify_threshold(PAYLOAD, signatures, PUBLIC[:2], 2)
 
+    def test_a_signature_under_another_keys_id_counts_for_nobody(self):
+        entry = KeySignature(key_id=PUBLIC[1].key_id, signature=KEYS[0].sign(PAYLOAD))
+        signatures = DetachedSignatures.over(PAYLOAD).model_copy(update={"signatures": (entry,)})
+        with pytest.raises(ThresholdError, match="0 of 1"):
+            verify_threshold(PAYLOAD, signatures, PUBLIC[:2], 1)
+
     def test_signatures_of_other_content_say_so(self):
         with pytest.raises(SignatureError, match="not what was signed"):
             verify_threshold(PAYLOAD + b" ", signed_by(KEYS[0]), PUBLIC, 1)
