@@ -30,7 +30,7 @@ def init(
     """Make this organisation's keys, a commented policy.yaml and a public card.json."""
     from federation.identity import make_party
     from policies.catalog import render_template
-    from policies.files import write_atomically
+    from policies.files import write_atomically, write_schema
     from silo.config import DEFAULT_AGENT_TOML
 
     expires = datetime.now(UTC).date() + timedelta(days=POLICY_DAYS)
@@ -40,6 +40,7 @@ def init(
     for path, text in ((directory / "policy.yaml", policy), (directory / "agent.toml", DEFAULT_AGENT_TOML)):
         if not path.exists():
             write_atomically(path, text.encode())
+    write_schema("policy", directory / "policy.schema.json")
     say(f"{name}: keys are in {directory / 'keys'} and never leave it.")
     say(
         f"Next: edit {directory / 'policy.yaml'} and send {directory / 'card.json'} to whoever makes the charter;"

@@ -7,16 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from federation.identity import Party
+from policies.administration import sign_policy
 from policies.charter import Charter
-from policies.files import (
-    load_signatures,
-    load_yaml,
-    read_signed,
-    save_signatures,
-    signature_path,
-    write_atomically,
-)
-from policies.signing import DetachedSignatures
+from policies.files import load_yaml, read_signed, signature_path, write_atomically
 from policies.silo_policy import SiloPolicy
 from policies.trust import WrongSiloError, trust_charter
 from privacy.errors import TrustError
@@ -32,44 +25,39 @@ class Joined:
 
 
 def join(directory: Path, charter_path: Path) -> Joined:
-    """Trust the charter, check that it names this silo as it is, sign the policy.
+    """Trust the charter, check that it names this silo as it is, keep it, sign the policy.
+
+    A silo whose administrator key is kept elsewhere joins without signing; its policy is signed there.
 
     Raises:
         TrustError: the charter is not in force, or pins other keys than this silo's.
         PolicyFileError: everything wrong with policy.yaml.
     """
+    now = datetime.now(UTC)
     party = Party.load(directory)
     signed = read_signed(charter_path)
-    charter = trust_charter(signed.content, signed.signatures, datetime.now(UTC), source=str(charter_path))
+    charter = trust_charter(signed.content, signed.signatures, now, source=str(charter_path))
+    _check_membership(party, charter, str(charter_path))
+    policy = load_yaml(directory / "policy.yaml", SiloPolicy)
+    target = directory / "charter.yaml"
+    write_atomically(signature_path(target), signed.signatures)
+    write_atomically(target, signed.content)
+    if party.administrator is not None:
+        sign_policy(directory, now)
+    return Joined(party.name, charter, policy)
+
+
+def _check_membership(party: Party, charter: Charter, source: str) -> None:
     member = charter.member(party.name)
     if member is None:
         raise WrongSiloError(
             f"{party.name} is no member of the charter {charter.name}",
-            where=str(charter_path),
+            where=source,
             remedy="send card.json to whoever makes the charter",
         )
-    if (member.identity_key, member.certificate_sha256) != (
-        party.card.identity_key,
-        party.card.certificate_sha256,
-    ):
+    if member != party.card.as_member():
         raise TrustError(
-            f"the charter pins other keys for {party.name} than those in {directory / 'keys'}",
-            where=str(charter_path),
+            f"the charter pins other keys for {party.name} than its card.json has",
+            where=source,
             remedy="have the charter made again from this directory's card.json",
         )
-    policy_path = directory / "policy.yaml"
-    policy = load_yaml(policy_path, SiloPolicy)
-    if policy.silo != party.name:
-        raise WrongSiloError(
-            f"this is the policy of {policy.silo}", where=str(policy_path), remedy=f"write silo: {party.name}"
-        )
-    if party.administrator is not None:
-        payload = policy.signed_bytes()
-        fresh = DetachedSignatures.over(payload).signed_by(party.administrator, payload)
-        before = load_signatures(policy_path)
-        same = before is not None and before.payload_sha256 == fresh.payload_sha256
-        save_signatures(policy_path, before.united(fresh) if before is not None and same else fresh)
-    target = directory / "charter.yaml"
-    write_atomically(target, signed.content)
-    write_atomically(signature_path(target), signed.signatures)
-    return Joined(party.name, charter, policy)
