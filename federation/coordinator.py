@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import structlog
 
 from federation.aggregation import SumWorker
+from federation.bulletin import Bulletin
 from federation.identity import Party
 from federation.messages import (
+    MAX_REASON_CHARS,
     BlobKind,
     BlobRef,
     Ended,
     Envelope,
     PostKind,
-    Proposal,
     Stream,
     Sum,
     parse_envelope,
@@ -31,7 +34,7 @@ from federation.messages import (
     seal,
     verify_envelope,
 )
-from federation.rounds import Close, JobState, Phase, SumStreams, advance, pending, propose
+from federation.rounds import Close, JobState, SumStreams, advance, pending, propose
 from federation.steps import Step, durable
 from federation.store import Store
 from federation.trail import Trail
@@ -40,12 +43,17 @@ from policies.canonical import digest
 from policies.charter import Charter
 from policies.trust import require_unexpired
 from privacy.encryption.parameters import TENSEAL_VERSION
-from privacy.errors import ArchipelError, DeniedError, ProtocolError
+from privacy.errors import ArchipelError, DeniedError, HostError, PeerError, ProtocolError, TrustError
 
 log = structlog.get_logger("coordinator")
 
 MAX_CHUNK_BYTES = 4 * 1024 * 1024
 MAX_CATALOGUE_BYTES = 1024 * 1024 * 1024
+MAX_SUM_TRIALS = 5
+SUM_PAUSE_SECONDS = 5.0
+EXPIRY_CHECK_SECONDS = 60.0
+
+Work = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -91,22 +99,21 @@ class Coordinator:
         self._store = Store(directory)
         self._trail = Trail(directory, party.identity)
         self._worker = SumWorker()
-        self._jobs: dict[str, JobState] = {}
-        self._posts: list[tuple[int, str, Envelope]] = []
+        self._board = Bulletin(self._store, self._trail, party.name, clock)
         self._changed = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
         self._summing: set[tuple[str, int, int]] = set()
+        self._completing: WeakValueDictionary[BlobRef, asyncio.Lock] = WeakValueDictionary()
         self._keys = {party.name: party.identity_key for party in charter.parties()}
 
     async def start(self) -> None:
         """Fold what is stored and take up what was left undone."""
-        for seq, job, envelope in self._store.posts():
-            self._admit(seq, job, envelope)
-        for job, state in self._jobs.items():
-            if state.phase is Phase.ENDED and self._store.has_spool(job):
+        self._board.load()
+        for job in self._board.jobs:
+            if self._board.has_ended(job) and self._store.has_spool(job):
                 self._erase(job)
             self._take_up(job)
-        self._spawn(self._watch_expiry())
+        self._spawn(self._watch_expiry)
 
     async def stop(self) -> None:
         """Finish cleanly: no new work, worker ended, databases closed."""
@@ -143,7 +150,7 @@ class Coordinator:
             verify_envelope(envelope, self._keys[party])
             return await self._accept(envelope)
         except ArchipelError as error:
-            self._refuse(party, error)
+            self._board.refused(party, error)
             raise
 
     async def handle_posts(self, party: str, after: int, wait_seconds: float) -> list[tuple[int, bytes]]:
@@ -151,7 +158,7 @@ class Coordinator:
         self._check_party(party)
         deadline = asyncio.get_running_loop().time() + wait_seconds
         async with self._changed:
-            while not (found := self._posts_for(party, after)):
+            while not (found := self._board.posts_for(party, after)):
                 left = deadline - asyncio.get_running_loop().time()
                 if left <= 0:
                     return []
@@ -162,9 +169,9 @@ class Coordinator:
             return found
 
     async def blob_offset(self, party: str, ref: BlobRef) -> int:
-        """How many bytes of ``ref`` are here: where an upload goes on."""
-        self._manifest(party, ref)
-        return self._store.blob_offset(ref)
+        """How many bytes of ``ref`` are here: where an upload goes on. An ended job needs none."""
+        _, num_bytes = self._manifest(party, ref)
+        return num_bytes if self._board.has_ended(ref.job) else self._store.blob_offset(ref)
 
     async def append_blob(self, party: str, ref: BlobRef, offset: int, chunk: bytes, sha256: str) -> int:
         """Take one chunk of the party's own announced bytes; returns the new offset.
@@ -178,20 +185,20 @@ class Coordinator:
                 raise ProtocolError(f"{party} may not upload this {ref.kind}")
             if len(chunk) > MAX_CHUNK_BYTES or hashlib.sha256(chunk).hexdigest() != sha256:
                 raise ProtocolError("a chunk that is too long or does not fit its digest")
+            if self._board.has_ended(ref.job):
+                return num_bytes
             have = self._store.append_blob(ref, offset, chunk, num_bytes=num_bytes)
-            if have == num_bytes and not self._store.is_complete(ref):
-                with durable(Step.BLOB_COMPLETED):
-                    self._store.complete_blob(ref, expected_sha256)
-                self._take_up(ref.job)
-        except ArchipelError as error:
-            self._refuse(party, error)
+            if have == num_bytes:
+                await self._complete(ref, expected_sha256)
+        except (PeerError, DeniedError, TrustError) as error:
+            self._board.refused(party, error)
             raise
         return have
 
     async def read_blob(self, party: str, ref: BlobRef, offset: int, limit: int) -> bytes:
         """Bytes of a complete blob, for the job's roster only; streams only once their sum is fixed."""
         self._manifest(party, ref)
-        state = self._jobs[ref.job]
+        state = self._board.jobs[ref.job]
         if party not in state.roster:
             raise ProtocolError(f"{party} is not in this job's roster")
         fixed = state.post(PostKind.SUM, state.coordinator, round=ref.round, attempt=ref.attempt)
@@ -206,14 +213,10 @@ class Coordinator:
         if party not in self._keys:
             raise DeniedError(f"{party} is not a party of the charter {self._charter.name}")
 
-    def _refuse(self, party: str, error: ArchipelError) -> None:
-        log.warning("refused", party=party, code=error.code, what=error.message)
-        self._trail.refused(party, error.code, error.message)
-
     async def _accept(self, envelope: Envelope) -> int:
         if envelope.kind is PostKind.PROPOSAL:
             return await self._accept_proposal(envelope)
-        state = self._jobs.get(envelope.job)
+        state = self._board.jobs.get(envelope.job)
         if state is None:
             raise ProtocolError(f"no job {envelope.job or '(unnamed)'} is known here")
         advance(state, envelope)
@@ -224,53 +227,31 @@ class Coordinator:
         strangers = [silo for silo in state.roster if self._charter.member(silo) is None]
         if strangers:
             raise ProtocolError(f"not in the charter: {', '.join(strangers)}")
-        if envelope.content(Proposal).catalogue_bytes > MAX_CATALOGUE_BYTES:
+        if state.proposal.catalogue_bytes > MAX_CATALOGUE_BYTES:
             raise ProtocolError(f"a catalogue of more than {MAX_CATALOGUE_BYTES} bytes")
         return await self._publish(proposal_id(envelope), envelope)
 
     async def _publish(self, job: str, envelope: Envelope) -> int:
-        known = self._jobs.get(job)
-        if known is not None and known.posts.get(envelope.place) == envelope:
-            return self._store.append(job, envelope)
-        with durable(Step.POST_STORED):
-            seq = self._store.append(job, envelope)
-        self._trail.accepted(job, seq, envelope)
-        self._admit(seq, job, envelope)
-        log.info(
-            "posted",
-            job=job,
-            kind=envelope.kind.value,
-            sender=envelope.sender,
-            phase=self._jobs[job].phase.value,
-        )
-        async with self._changed:
-            self._changed.notify_all()
-        self._take_up(job)
+        """Put a post that its job admits on the board, tell everybody, do what follows from it."""
+        seq, is_new = self._board.publish(job, envelope)
+        if is_new:
+            phase = self._board.jobs[job].phase.value
+            log.info("posted", job=job, kind=envelope.kind.value, sender=envelope.sender, phase=phase)
+            self._take_up(job)
+            async with self._changed:
+                self._changed.notify_all()
         return seq
-
-    def _admit(self, seq: int, job: str, envelope: Envelope) -> None:
-        known = self._jobs.get(job)
-        self._jobs[job] = propose(envelope, self._party.name) if known is None else advance(known, envelope)
-        self._posts.append((seq, job, envelope))
-
-    def _posts_for(self, party: str, after: int) -> list[tuple[int, bytes]]:
-        return [
-            (seq, envelope.to_bytes())
-            for seq, job, envelope in self._posts
-            if seq > after and party in (*self._jobs[job].roster, self._jobs[job].proposer)
-        ]
 
     def _manifest(self, party: str, ref: BlobRef) -> tuple[str, int]:
         """SHA-256 and size of announced bytes."""
         self._check_party(party)
-        state = self._jobs.get(ref.job)
-        if state is None or party not in (*state.roster, state.proposer):
+        if not self._board.belongs(party, ref.job):
             raise ProtocolError(f"no job {ref.job} of {party} is known here")
+        state = self._board.jobs[ref.job]
         if ref.kind is BlobKind.CATALOGUE:
             if ref.sender != state.proposer:
                 raise ProtocolError("a catalogue comes from the job's proposer")
-            proposal = state.posts[next(iter(state.posts))]
-            return state.plan.catalogue.sha256, proposal.content(Proposal).catalogue_bytes
+            return state.plan.catalogue.sha256, state.proposal.catalogue_bytes
         kind = PostKind.STREAM if ref.kind is BlobKind.STREAM else PostKind.SUM
         post = state.post(kind, ref.sender, round=ref.round, attempt=ref.attempt)
         if post is None:
@@ -280,87 +261,121 @@ class Coordinator:
 
     def _take_up(self, job: str) -> None:
         """Start whatever the state says the coordinator owes this job."""
-        match pending(self._jobs[job]):
+        match pending(self._board.jobs[job]):
             case SumStreams(round=round_, attempt=attempt):
                 refs = self._stream_refs(job, round_, attempt)
                 place = (job, round_, attempt)
                 if place not in self._summing and all(map(self._store.is_complete, refs)):
                     self._summing.add(place)
-                    self._spawn(self._sum(self._jobs[job], refs))
+                    self._spawn(partial(self._sum, self._board.jobs[job], refs))
             case Close() as close:
-                self._spawn(self._close(job, close))
+                self._spawn(partial(self._close, job, close))
             case None:
                 pass
 
     def _stream_refs(self, job: str, round_: int, attempt: int) -> list[BlobRef]:
         return [
             BlobRef(job=job, kind=BlobKind.STREAM, round=round_, attempt=attempt, sender=silo)
-            for silo in self._jobs[job].roster
+            for silo in self._board.jobs[job].roster
         ]
 
+    async def _complete(self, ref: BlobRef, sha256: str) -> None:
+        """Check and keep finished bytes, in a thread; whoever asks meanwhile waits for the same answer."""
+        lock = self._completing.setdefault(ref, asyncio.Lock())
+        async with lock:
+            if self._store.is_complete(ref):
+                return
+            with durable(Step.BLOB_COMPLETED):
+                await asyncio.to_thread(self._store.complete_blob, ref, sha256)
+        self._take_up(ref.job)
+
     async def _sum(self, state: JobState, refs: list[BlobRef]) -> None:
-        ref = refs[0].model_copy(update={"kind": BlobKind.SUM, "sender": self._party.name})
-        path = self._store.blob_path(ref)
-        streams = state.roster_posts(PostKind.STREAM, round=state.round, attempt=state.attempt)
-        num_frames = streams[0].content(Stream).num_frames
+        """Add the streams and post the sum's manifest."""
         try:
-            with durable(Step.SUM_WRITTEN):
-                written = await self._worker.sum([self._store.blob_path(r) for r in refs], num_frames, path)
-        except ArchipelError as error:
-            self._refuse(self._party.name, error)
-            await self._close(state.job, Close("failed", f"the streams could not be added: {error.message}"))
-            return
-        body = Sum(
-            sha256=written.sha256,
-            num_bytes=written.num_bytes,
-            num_frames=num_frames,
-            streams={envelope.sender: envelope.body["sha256"] for envelope in streams},
-        )
-        with durable(Step.SUM_POSTED):
-            await self._say(state.job, body, state.round, state.attempt)
+            body = await self._add_streams(state, refs)
+            if body is not None and self._owes_sum(state):
+                with durable(Step.SUM_POSTED):
+                    await self._say(state.job, body, state.round, state.attempt)
+        finally:
+            self._summing.discard((state.job, state.round, state.attempt))
+
+    async def _add_streams(self, state: JobState, refs: list[BlobRef]) -> Sum | None:
+        """A machine that fails is tried again; streams that cannot be added end the job."""
+        ref = refs[0].model_copy(update={"kind": BlobKind.SUM, "sender": self._party.name})
+        num_frames = state.shapes[state.round - 1].layout.num_frames
+        paths, out = [self._store.blob_path(item) for item in refs], self._store.blob_path(ref)
+        streams = state.roster_posts(PostKind.STREAM, round=state.round, attempt=state.attempt)
+        reason = "the coordinator's machine could not add the streams; its log says why"
+        for trial in range(1, MAX_SUM_TRIALS + 1):
+            if not self._owes_sum(state):
+                return None
+            try:
+                with durable(Step.SUM_WRITTEN):
+                    written = await self._worker.sum(paths, num_frames, out)
+                return Sum(
+                    sha256=written.sha256,
+                    num_bytes=written.num_bytes,
+                    num_frames=num_frames,
+                    streams={envelope.sender: envelope.body["sha256"] for envelope in streams},
+                )
+            except (HostError, OSError) as error:
+                log.error("sum_failed", job=state.job, attempts=trial, what=str(error))
+                await asyncio.sleep(trial * SUM_PAUSE_SECONDS)
+            except ArchipelError as error:
+                self._board.refused(self._party.name, error)
+                reason = f"the streams could not be added: {error.message}"
+                break
+        await self._close(state.job, Close("failed", reason[:MAX_REASON_CHARS]))
+        return None
+
+    def _owes_sum(self, state: JobState) -> bool:
+        return pending(self._board.jobs[state.job]) == SumStreams(state.round, state.attempt)
 
     async def _close(self, job: str, close: Close) -> None:
-        if self._jobs[job].phase is Phase.ENDED:
+        """End a job: as its posts decided, or as the coordinator does where they decided nothing."""
+        if self._board.has_ended(job):
             return
+        decided = self._board.jobs[job].close or close
         with durable(Step.END_POSTED):
-            await self._say(job, Ended.model_validate({"outcome": close.outcome, "reason": close.reason}))
+            await self._say(job, Ended.model_validate({"outcome": decided.outcome, "reason": decided.reason}))
         self._erase(job)
 
     def _erase(self, job: str) -> None:
         with durable(Step.SPOOL_ERASED):
             self._store.erase_spool(job)
 
-    async def _say(self, job: str, body: Sum | Ended, round_: int = 0, attempt: int = 0) -> None:
+    async def _say(self, job: str, body: Sum | Ended, round: int = 0, attempt: int = 0) -> None:
         envelope = seal(
             body,
             job=job,
             sender=self._party.name,
             identity=self._party.identity,
-            round=round_,
+            round=round,
             attempt=attempt,
         )
-        advance(self._jobs[job], envelope)
+        advance(self._board.jobs[job], envelope)
         await self._publish(job, envelope)
 
     async def _watch_expiry(self) -> None:
-        """Close jobs that outstayed their time, and those of an expired charter."""
+        """Close jobs that outstayed their time; take up what a full disk once stopped."""
+        stay = timedelta(hours=self._limits.max_job_hours)
+        reason = f"not finished within {self._limits.max_job_hours:g} hours"
         while True:
-            for job, state in list(self._jobs.items()):
-                proposal = state.posts[next(iter(state.posts))].content(Proposal)
-                submitted = datetime.fromisoformat(proposal.submitted_at)
-                outstayed = self._clock() - submitted > timedelta(hours=self._limits.max_job_hours)
-                if state.phase is not Phase.ENDED and outstayed:
-                    hours = self._limits.max_job_hours
-                    await self._close(job, Close("expired", f"not finished within {hours:g} hours"))
-            await asyncio.sleep(60)
+            for job in [job for job in self._board.jobs if not self._board.has_ended(job)]:
+                if self._clock() - self._board.begun_at(job) > stay:
+                    await self._guarded(partial(self._close, job, Close("expired", reason)))
+                else:
+                    self._take_up(job)
+            await asyncio.sleep(EXPIRY_CHECK_SECONDS)
 
-    def _spawn(self, work: object) -> None:
+    def _spawn(self, work: Work) -> None:
         task = asyncio.create_task(self._guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _guarded(self, work: object) -> None:
+    async def _guarded(self, work: Work) -> None:
+        """Do ``work`` in the background; what it could not do is taken up again later."""
         try:
-            await work  # type: ignore[misc]
-        except ArchipelError as error:
-            log.error("failed", code=error.code, what=error.message)
+            await work()
+        except (ArchipelError, OSError) as error:
+            log.error("failed", code=getattr(error, "code", "host"), what=str(error))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import signal
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
@@ -17,10 +15,11 @@ import structlog
 
 from federation.coordinator import Coordinator
 from federation.identity import Party
+from federation.locking import exclusive
 from federation.transport.tls import PinnedCertificates
 from policies.charter import Charter
 from policies.files import load_charter, write_atomically
-from privacy.errors import DataError, HostError, TrustError, UsageError
+from privacy.errors import DataError, TrustError, UsageError
 
 _SETTINGS = "agent.toml"
 Announce = Callable[[str, str, int], None]
@@ -64,25 +63,6 @@ def load_listen_address(directory: Path, charter: Charter) -> tuple[str, int]:
             remedy='write listen_host = "127.0.0.1" and listen_port = 8443',
         )
     return host, port
-
-
-@contextmanager
-def exclusive(directory: Path, what: str) -> Iterator[None]:
-    """Hold ``directory`` for this process; the lock vanishes with it, however it ends.
-
-    Raises:
-        HostError: another process holds it.
-    """
-    with (directory / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise HostError(
-                f"another {what} runs in this directory",
-                where=str(directory),
-                remedy="stop it first, or name another --dir",
-            ) from error
-        yield
 
 
 def log_to_stderr() -> None:
@@ -142,7 +122,6 @@ async def serve(directory: Path, *, host: str | None, port: int | None, announce
             await stop.wait()
             await server.stop()
         finally:
-            await asyncio.sleep(0)  # a task that is cancelled before it began would never be awaited
             await coordinator.stop()
     return signals[0] is signal.SIGINT
 

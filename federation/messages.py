@@ -22,6 +22,7 @@ from policies.signing import PrivateKey, PublicKey, SignatureError
 from privacy.errors import ProtocolError, TrustError
 
 MAX_POST_BYTES = 256 * 1024
+MAX_REASON_CHARS = 2000
 
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ProposalId = Annotated[str, Field(pattern=r"^([0-9a-f]{32})?$")]
@@ -176,7 +177,7 @@ class Ended(Body):
     """The coordinator closes the job."""
 
     outcome: Literal["completed", "denied", "cancelled", "failed", "expired"]
-    reason: str = Field(max_length=2000)
+    reason: str = Field(max_length=MAX_REASON_CHARS)
 
 
 BODIES: dict[PostKind, type[Body]] = {

@@ -16,7 +16,7 @@ FAILPOINT_VARIABLE = "ARCHIPEL_FAILPOINT"
 
 
 class Step(StrEnum):
-    """Durable steps in the order in which a job takes them."""
+    """Durable steps, each side's in the order in which a job takes them."""
 
     # the coordinator's
     POST_STORED = "post-stored"
@@ -26,14 +26,20 @@ class Step(StrEnum):
     END_POSTED = "end-posted"
     SPOOL_ERASED = "spool-erased"
     # a silo's
+    CATALOGUE_FETCHED = "catalogue-fetched"
+    TERMS_STORED = "terms-stored"
     RESERVED = "reserved"
     ANSWER_STORED = "answer-stored"
+    START_KEY_STORED = "start-key-stored"
     START_STORED = "start-stored"
+    SECRETS_STORED = "secrets-stored"
     KEYS_STORED = "keys-stored"
     FINGERPRINT_STORED = "fingerprint-stored"
     CHARGED = "charged"
     CONTRIBUTION_STORED = "contribution-stored"
+    MASK_KEY_STORED = "mask-key-stored"
     EPHEMERAL_STORED = "ephemeral-stored"
+    STREAM_WRITTEN = "stream-written"
     STREAM_STORED = "stream-stored"
     STREAM_UPLOADED = "stream-uploaded"
     SUM_FETCHED = "sum-fetched"
@@ -46,10 +52,17 @@ class Step(StrEnum):
     RECEIPTS_STORED = "receipts-stored"
     WITNESSED = "witnessed"
     SECRETS_ERASED = "secrets-erased"
+    JOB_FINISHED = "job-finished"
+    # a silo's, where an attempt or a job goes wrong
+    FAILED_STORED = "failed-stored"
+    BURN_STORED = "burn-stored"
 
 
-COORDINATOR_STEPS = tuple(Step)[:6]
-SILO_STEPS = tuple(Step)[6:]
+_ALL = tuple(Step)
+COORDINATOR_STEPS = _ALL[: _ALL.index(Step.CATALOGUE_FETCHED)]
+TROUBLE_STEPS = (Step.FAILED_STORED, Step.BURN_STORED)
+LEADER_STEPS = (Step.KEYS_STORED,)
+SILO_STEPS = tuple(step for step in _ALL if step not in (*COORDINATOR_STEPS, *TROUBLE_STEPS))
 
 
 @contextmanager

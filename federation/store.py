@@ -10,19 +10,32 @@ import hashlib
 import os
 import shutil
 import sqlite3
+from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from federation.messages import BlobRef, Envelope, parse_envelope
-from privacy.errors import ProtocolError
+from privacy.errors import EquivocationError, ProtocolError
+from privacy.ledger.storage import storage_errors
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS posts (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    job TEXT NOT NULL, kind TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL, sender TEXT NOT NULL,
-    envelope BLOB NOT NULL,
+    at TEXT NOT NULL,
+    job TEXT NOT NULL, kind TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL,
+    sender TEXT NOT NULL, envelope BLOB NOT NULL,
     UNIQUE (job, kind, round, attempt, sender)
 )
 """
+
+
+class StoredPost(NamedTuple):
+    """A post on the board: its number, when it came, its job."""
+
+    seq: int
+    at: datetime
+    job: str
+    envelope: Envelope
 
 
 class Store:
@@ -31,32 +44,51 @@ class Store:
     def __init__(self, directory: Path) -> None:
         self._spool = directory / "spool"
         self._spool.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(directory / "coordinator.db", isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.execute(_SCHEMA)
+        self._path = directory / "coordinator.db"
+        with storage_errors(self._path):
+            self._db = sqlite3.connect(self._path, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute(_SCHEMA)
 
     def close(self) -> None:
         """Close the database."""
         self._db.close()
 
-    def append(self, job: str, envelope: Envelope) -> int:
-        """Store a post under its job; the same post again returns its first number."""
-        place = (job, envelope.kind.value, envelope.round, envelope.attempt, envelope.sender)
-        self._db.execute(
-            "INSERT OR IGNORE INTO posts (job, kind, round, attempt, sender, envelope) VALUES (?, ?, ?, ?, ?, ?)",
-            (*place, envelope.to_bytes()),
-        )
-        row = self._db.execute(
-            "SELECT seq FROM posts WHERE job = ? AND kind = ? AND round = ? AND attempt = ? AND sender = ?",
-            place,
-        ).fetchone()
-        return int(row[0])
+    def append(self, job: str, envelope: Envelope, at: datetime) -> StoredPost:
+        """Store a post under its job; the same post again returns what is stored.
 
-    def posts(self, after: int = 0) -> list[tuple[int, str, Envelope]]:
-        """(seq, job, envelope) of every post with a larger number, in order."""
-        rows = self._db.execute("SELECT seq, job, envelope FROM posts WHERE seq > ? ORDER BY seq", (after,))
-        return [(seq, job, parse_envelope(raw)) for seq, job, raw in rows]
+        Raises:
+            EquivocationError: other bytes are stored at its place.
+            HostError: the disk is full, or cannot be written.
+        """
+        place = (job, envelope.kind.value, envelope.round, envelope.attempt, envelope.sender)
+        raw = envelope.to_bytes()
+        with storage_errors(self._path):
+            self._db.execute(
+                "INSERT OR IGNORE INTO posts (at, job, kind, round, attempt, sender, envelope) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (at.isoformat(), *place, raw),
+            )
+            seq, stored_at, stored = self._db.execute(
+                "SELECT seq, at, envelope FROM posts "
+                "WHERE job = ? AND kind = ? AND round = ? AND attempt = ? AND sender = ?",
+                place,
+            ).fetchone()
+        if stored != raw:
+            raise EquivocationError(f"{envelope.sender} has already said another {envelope.kind} here")
+        return StoredPost(seq, datetime.fromisoformat(stored_at), job, envelope)
+
+    def posts(self, after: int = 0) -> list[StoredPost]:
+        """Every post with a larger number, in order."""
+        with storage_errors(self._path):
+            rows = self._db.execute(
+                "SELECT seq, at, job, envelope FROM posts WHERE seq > ? ORDER BY seq", (after,)
+            ).fetchall()
+        return [
+            StoredPost(seq, datetime.fromisoformat(at), job, parse_envelope(raw))
+            for seq, at, job, raw in rows
+        ]
 
     def blob_path(self, ref: BlobRef) -> Path:
         """Where complete bulk bytes lie."""
@@ -90,13 +122,15 @@ class Store:
         if offset + len(chunk) > num_bytes:
             raise ProtocolError(f"bytes beyond the {num_bytes} that the signed manifest declares")
         part = _part(self.blob_path(ref))
-        part.parent.mkdir(parents=True, exist_ok=True)
+        if not part.parent.exists():
+            part.parent.mkdir(parents=True)
+            sync_directory(self._spool)
         with part.open("ab") as file:
             file.write(chunk)
         return offset + len(chunk)
 
     def complete_blob(self, ref: BlobRef, sha256: str) -> None:
-        """Give finished bytes their final name.
+        """Give finished bytes their final name; reads them all, so large ones take a thread's time.
 
         Raises:
             ProtocolError: they do not hash to ``sha256``; they are dropped.

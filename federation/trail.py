@@ -13,6 +13,9 @@ from federation.messages import Envelope
 from policies.signing import PrivateKey
 from privacy.ledger.chain import ChainLog
 
+ACCEPTED = "accepted"
+REFUSED = "refused"
+
 
 class Trail:
     """The coordinator's own log of one directory."""
@@ -21,6 +24,11 @@ class Trail:
         self._log = ChainLog.open(
             directory / "trail.db", sign=identity.sign_raw, key_id=identity.public_key.key_id
         )
+
+    def last_post(self) -> int:
+        """Number of the last post that was noted, 0 if none was."""
+        noted = [entry.payload["post"] for entry in self._log.entries() if entry.kind == ACCEPTED]
+        return max(noted, default=0)
 
     def accepted(self, job: str, seq: int, envelope: Envelope) -> None:
         """Note a post that went onto the board."""
@@ -33,11 +41,11 @@ class Trail:
             "sender": envelope.sender,
             "sha256": hashlib.sha256(envelope.to_bytes()).hexdigest(),
         }
-        self._log.append("accepted", payload)
+        self._log.append(ACCEPTED, payload)
 
     def refused(self, party: str, code: str, what: str) -> None:
         """Note a request that changed nothing."""
-        self._log.append("refused", {"party": party, "code": code, "what": what})
+        self._log.append(REFUSED, {"party": party, "code": code, "what": what})
 
     def close(self) -> None:
         """Close the log."""
