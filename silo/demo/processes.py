@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import socket
@@ -16,6 +17,8 @@ from pathlib import Path
 from privacy.errors import ArchipelError, ExitCode, HostError
 
 STOP_SECONDS = 20.0
+# Many parties share this machine's processors: threads of each that spin for the others only cost.
+ONE_THREAD_EACH = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
 LISTEN_SECONDS = 60.0
 
 
@@ -46,7 +49,9 @@ class Processes:
             CommandFailedError: it failed; its own message is quoted.
         """
         self._note(words)
-        done = subprocess.run(_argv(words), capture_output=True, text=True, check=False)  # noqa: S603
+        done = subprocess.run(  # noqa: S603
+            _argv(words), capture_output=True, text=True, check=False, env=os.environ | ONE_THREAD_EACH
+        )
         if done.returncode != ExitCode.OK:
             raise CommandFailedError(
                 f"exit code {done.returncode}: {done.stderr.strip() or done.stdout.strip()}",
@@ -60,7 +65,12 @@ class Processes:
         log.parent.mkdir(parents=True, exist_ok=True)
         output = self._files.enter_context(log.open("ab"))
         self.running[name] = subprocess.Popen(  # noqa: S603
-            _argv(words), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            _argv(words),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            env=os.environ | ONE_THREAD_EACH,
         )
 
     def check(self) -> None:
