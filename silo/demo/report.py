@@ -58,7 +58,8 @@ def as_json(settings: DemoSettings, data: DemoData, outcomes: Sequence[Outcome])
             "users": data.train.num_users,
             "items": len(data.catalogue),
             "interactions": data.train.num_interactions + data.held_out.num_interactions,
-            "silos": {
+            "silos": settings.num_silos,
+            "users_by_silo": {
                 name: int(data.users_of(number).size) for number, name in enumerate(settings.silo_names)
             },
             "split": settings.split,
@@ -124,8 +125,9 @@ def secure_sum(outcome: Outcome) -> dict[str, Any]:
         "bits": layout.bits,
         "values_per_slot": layout.values_per_slot,
         "frames": layout.num_frames,
-        "bytes_up_per_silo": up,
-        "bytes_down_per_silo": down,
+        "bytes_up_per_silo": max(up.values()),
+        "bytes_down_per_silo": max(down.values()),
+        "bytes_by_silo": {name: {"up": up[name], "down": down[name]} for name in up},
         "ratio_to_float32": max(up.values()) / (FLOAT32_BYTES * values),
     }
 
@@ -149,7 +151,7 @@ def for_people(found: dict[str, Any], outcomes: Sequence[Outcome]) -> list[objec
         cells = [_cell(found, column, name, seeds) for name in SHOWN]
         table.add_row(HEADINGS[column], *cells, style="bold" if column == "federated_private" else None)
     sums = found["secure_sum"]
-    up, down = max(sums["bytes_up_per_silo"].values()), max(sums["bytes_down_per_silo"].values())
+    up, down = sums["bytes_up_per_silo"], sums["bytes_down_per_silo"]
     by_silo = found["privacy"]["per_silo_spent"].items()
     spending = ", ".join(f"{name} {about['epsilon']:.3f}" for name, about in by_silo)
     return [
