@@ -1,9 +1,7 @@
 """``archipel coordinator`` and ``archipel job``."""
-# ruff: noqa: ARG001 - the guard around every command reads its debug and json_file
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,6 +60,8 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Serve until SIGTERM (exit 0) or Ctrl-C (exit 130)."""
+    import asyncio
+
     from federation.listening import serve
 
     def announce(name: str, where: str, bound: int) -> None:
@@ -158,6 +158,8 @@ def cancel(job: JobId, directory: Dir = HERE, json_file: Json = None, debug: Deb
 
 def _with_coordinator(directory: Path, work: Callable[[Connection, Party, Charter], Awaitable[T]]) -> T:
     """Run ``work`` as the party of ``directory``, connected to its charter's coordinator."""
+    import asyncio
+
     from federation.client import dial
     from federation.identity import Party
     from policies.files import load_charter
