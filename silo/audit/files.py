@@ -59,8 +59,11 @@ def check_policy(
 
 def check_jobs(directory: Path, fold: Fold) -> Iterator[Finding]:
     """Hold the plan and the policy kept with each job against its reservation; absent files prove nothing."""
-    for job in fold.state().jobs.values():
-        kept = directory / "jobs" / Path(job.job).name
+    jobs = fold.state().jobs
+    for kept in sorted((directory / "jobs").glob("*")):
+        job = jobs.get(kept.name)
+        if job is None:
+            continue
         try:
             if (kept / "plan.yaml").is_file():
                 yield from _check_plan(kept / "plan.yaml", job)

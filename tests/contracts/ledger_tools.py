@@ -116,6 +116,15 @@ def append_many(path: Path, count: int, start: Any, results: Any) -> None:
         results.put([log.append("note", {"i": index}).seq for index in range(count)])
 
 
+def open_fresh_logs(directory: Path, count: int, start: Any, results: Any) -> None:
+    """Again and again, all processes open the same log that is not there yet."""
+    for number in range(count):
+        start.wait(60)
+        with open_log(directory / f"{number}.db") as log:
+            log.append("note", {})
+    results.put("done")
+
+
 def reserve_once(path: Path, job: str, start: Any, results: Any) -> None:
     with open_customers(path) as ledger:
         start.wait(60)

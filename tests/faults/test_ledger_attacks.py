@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import sqlite3
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from federation.identity import make_party
 from policies.canonical import digest
 from policies.files import save_yaml
 from policies.price import reserved_events
@@ -59,6 +61,16 @@ class TestOutsiderEditsTheFile:
             connection.execute("UPDATE entries SET payload = ' ' || payload WHERE seq = 3")
         assert places(silo, "entry_altered") == ["ledger.db entry 3"]
 
+    def test_the_same_signature_in_another_spelling(self, silo: AuditedSilo) -> None:
+        """The last letter before ``==`` carries four bits that no byte needs."""
+        letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+        with tampering(silo.ledger_path) as connection:
+            (text,) = connection.execute("SELECT signature FROM entries WHERE seq = 3").fetchone()
+            twin = text[:-3] + letters[letters.index(text[-3]) ^ 1] + "=="
+            assert base64.b64decode(twin) == base64.b64decode(text)
+            connection.execute("UPDATE entries SET signature = ? WHERE seq = 3", (twin,))
+        assert places(silo, "entry_signature") == ["ledger.db entry 3"]
+
     def test_deleted(self, silo: AuditedSilo) -> None:
         with tampering(silo.ledger_path) as connection:
             connection.execute("DELETE FROM entries WHERE seq = 3")
@@ -96,6 +108,15 @@ class TestOutsiderEditsTheFile:
         thief = silo.key("shop-c")
         with tampering(silo.ledger_path) as connection:
             reseal(connection, thief.sign_raw, silo.key().key_id)
+        assert len(places(silo, "entry_signature")) == 5
+
+    def test_re_signed_with_a_new_identity_and_a_card_to_match(
+        self, silo: AuditedSilo, tmp_path: Path
+    ) -> None:
+        impostor = make_party(tmp_path / "impostor", ME, "silo")
+        shutil.copy(tmp_path / "impostor" / "card.json", silo.directory / "card.json")
+        with tampering(silo.ledger_path) as connection:
+            reseal(connection, impostor.identity.sign_raw, impostor.identity.key_id)
         assert len(places(silo, "entry_signature")) == 5
 
     def test_another_members_ledger_in_its_place(self, silo: AuditedSilo) -> None:
@@ -167,6 +188,12 @@ class TestOwnerRewritesTheChain:
         self.rewrite(silo, lambda connection: connection.execute(backdated) and None)
         assert {"receipt_contradicted", "unwitnessed"} <= silo.codes()
         assert "entry_signature" not in silo.codes()
+
+    def test_a_payload_that_two_readers_read_differently(self, silo: AuditedSilo) -> None:
+        once, both = '"round":1', '"round":7,"round":1'
+        twice = f"UPDATE entries SET payload = replace(payload, '{once}', '{both}') WHERE seq = 3"
+        self.rewrite(silo, lambda connection: connection.execute(twice) and None)
+        assert "entry_altered" in silo.codes()
 
     def test_the_end_cut_off(self, silo: AuditedSilo) -> None:
         def cut(connection: sqlite3.Connection) -> None:
@@ -269,6 +296,20 @@ class TestOwnerWritesWhatTheLedgerRefuses:
 
     def test_overdraft(self, silo: AuditedSilo) -> None:
         assert self.forge(silo, self.reservation(silo, 1000)) == {"overdraft"}
+
+    def test_charged_beyond_a_lowered_budget(self, silo: AuditedSilo) -> None:
+        lowered = silo.policy(version=2, epsilon=0.5)
+        terms = {
+            "account": "customers",
+            "budget": lowered.budgets["customers"].to_budget().model_dump(mode="json"),
+            "policy_sha256": digest(lowered),
+            "policy_version": 2,
+        }
+        reservation = self.reservation(silo, 1)
+        charge = self.payload(silo, "committed", job=OTHER_JOB)
+        silo.sign_policy(lowered)
+        found = self.forge(silo, reservation, ("budget_changed", terms), ("committed", charge))
+        assert found == {"overdraft"}
 
     def test_a_sampled_event_on_a_zcdp_account(self, silo: AuditedSilo) -> None:
         event = PoissonSampledGaussianEvent(
@@ -410,8 +451,11 @@ class TestFilesBesideTheLedger:
         (silo.directory / "jobs" / JOB / name).write_text("[1, 2")
         assert silo.codes() == {"job_file_unreadable"}
 
-    def test_a_job_name_that_points_elsewhere_reads_nothing_there(self, silo: AuditedSilo) -> None:
-        save_yaml(silo.root / "plan.yaml", silo.plan)
+    @pytest.mark.parametrize("name", ["../../", "..", ".", "x/../.."])
+    def test_a_job_name_that_points_elsewhere_reads_nothing_there(self, silo: AuditedSilo, name: str) -> None:
+        plan = silo.plan.model_copy(update={"purpose": "something-else"})
+        for outside in (silo.root, silo.directory, silo.directory / "jobs"):
+            save_yaml(outside / "plan.yaml", plan)
         forger = TestOwnerWritesWhatTheLedgerRefuses()
-        payload = forger.payload(silo, "reserved", job="../../")
+        payload = forger.payload(silo, "reserved", job=name)
         assert forger.forge(silo, ("reserved", payload)) == set()

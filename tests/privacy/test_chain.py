@@ -27,6 +27,7 @@ from tests.contracts.ledger_tools import (
     append_many,
     append_until_full,
     in_processes,
+    open_fresh_logs,
     open_log,
 )
 
@@ -165,7 +166,13 @@ def test_a_reader_cannot_write(path: Path) -> None:
         reader.connection.execute("CREATE TABLE more (a)")
 
 
-def test_processes_that_open_a_fresh_log_at_once_share_it(path: Path) -> None:
+def test_processes_that_open_a_fresh_log_at_once_share_it(tmp_path: Path) -> None:
+    in_processes(open_fresh_logs, [(tmp_path, 25)] * 4)
+    for number in range(25):
+        assert len(list(read_entries(tmp_path / f"{number}.db"))) == 4
+
+
+def test_processes_append_to_one_chain(path: Path) -> None:
     answers = in_processes(append_many, [(path, 8)] * 4)
     assert sorted(seq for seqs in answers for seq in seqs) == list(range(1, 33))
     assert list(verify_chain(path, Owner().verify)) == []
