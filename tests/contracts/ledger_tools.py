@@ -6,7 +6,9 @@ import base64
 import hashlib
 import hmac
 import multiprocessing
+import os
 import resource
+import signal
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -24,6 +26,7 @@ PLAN = "b" * 64
 POLICY = "a" * 64
 NEWER_POLICY = "c" * 64
 EVENT = GaussianEvent(noise_multiplier=2.0, sampler=SAMPLER)
+CHEAP = GaussianEvent(noise_multiplier=100.0, sampler=SAMPLER)
 OTHER_EVENT = GaussianEvent(noise_multiplier=3.0, sampler=SAMPLER)
 
 
@@ -141,6 +144,33 @@ def commit_many(path: Path, rounds: int, start: Any, results: Any) -> None:
         start.wait(60)
         charges = [ledger.commit("job-1", round=r, attempt=0, event=EVENT).seq for r in range(rounds)]
         results.put(charges)
+
+
+class Killed:
+    """A signer in whose process the power fails: at the ``number``-th signature."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def __call__(self, message: bytes) -> bytes:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Owner().sign(message)
+
+
+def commit_until_killed(path: Path, number: int) -> None:
+    ledger = Ledger.open(path, sign=Killed(number), key_id=Owner().key_id, clock=Clock())
+    for attempt in range(10):
+        ledger.commit("job-1", round=1, attempt=attempt, event=CHEAP)
+
+
+def killed_process(work: Callable[..., None], *arguments: Any) -> int | None:
+    """Run ``work`` in a fresh process that is expected to die; its exit code."""
+    process = multiprocessing.get_context("spawn").Process(target=work, args=arguments, daemon=True)
+    process.start()
+    process.join(120)
+    return process.exitcode
 
 
 def append_until_full(path: Path, limit_bytes: int, start: Any, results: Any) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from privacy.ledger.ledger import (
 )
 from privacy.ledger.storage import LogCorruptError
 from tests.contracts.ledger_tools import (
+    CHEAP,
     EVENT,
     NEWER_POLICY,
     OTHER_EVENT,
@@ -35,7 +37,9 @@ from tests.contracts.ledger_tools import (
     Owner,
     budget,
     commit_many,
+    commit_until_killed,
     in_processes,
+    killed_process,
     open_customers,
     open_ledger,
     open_log,
@@ -429,6 +433,22 @@ class TestState:
             log.append("note", {})
         with open_ledger(path) as ledger, pytest.raises(LogCorruptError):
             reserve(ledger)
+
+
+class TestCrash:
+    @pytest.mark.parametrize("number", [1, 4])
+    def test_killed_inside_a_charge_leaves_the_charges_before_it_and_no_half(
+        self, path: Path, number: int
+    ) -> None:
+        with open_customers(path) as ledger:
+            reserve(ledger, count=10, event=CHEAP)
+        assert killed_process(commit_until_killed, path, number) == -signal.SIGKILL
+        assert_sound(path)
+        with open_ledger(path) as ledger:
+            assert sum(count for _, count in ledger.status("customers").committed) == number - 1
+            charge = ledger.commit("job-1", round=1, attempt=number - 1, event=CHEAP)
+            assert charge.seq == 2 + number
+        assert_sound(path)
 
 
 class TestConcurrentProcesses:
