@@ -1,0 +1,255 @@
+"""How good the federated model is on movielens-1m, beside the targets it was given.
+
+Runs ``archipel demo`` on movielens-1m once for each epsilon: four taste-skewed silos, delta 1e-5, one
+colluding silo covered, three seeds. Nothing is chosen on this set: the method's constants come from
+``choose_item_graph_defaults.py`` and were fixed before.
+
+Results are written after each epsilon. One that is there already, from the same options, is kept; --again
+runs it anew. A run that fails is recorded and said, and the others go on.
+
+    ARCHIPEL_DATA=PATH python benchmarks/movielens_1m.py
+    python benchmarks/movielens_1m.py --data PATH/movielens-1m --epsilon 4 --again
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reporting import Page, add_json_option, header, write
+
+METRIC = "ndcg@20"
+SILOS, SEEDS, COLLUDING_SILOS, DELTA = 4, 3, 1, 1e-5
+MAX_DISTANCE_TO_POOLED = 0.008
+MAX_UPLOAD_RATIO = 1.1
+KEPT = ("data", "model", "privacy", "metrics", "metrics_std", "metrics_by_seed", "secure_sum", "seconds")
+COLUMNS = {
+    "silo_alone": "silo alone (private)",
+    "federated_private": "federated (private)",
+    "pooled_private": "pooled (private)",
+    "pooled_same_noise": "pooled, same noise",
+    "pooled_plain": "pooled (no privacy)",
+    "popularity": "popularity",
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is asked of one epsilon, in NDCG@20."""
+
+    federated: float
+    above_silo_alone: float
+
+
+TARGETS = {"2": Target(0.275, 0.04), "4": Target(0.32, 0.05), "8": Target(0.35, 0.04)}
+
+
+def options(epsilon: str, seeds: int) -> dict[str, str]:
+    """Options of one demo, without data and places."""
+    return {
+        "--silos": str(SILOS),
+        "--delta": f"{DELTA:g}",
+        "--colluding-silos": str(COLLUDING_SILOS),
+        "--seeds": str(seeds),
+        "--epsilon": epsilon,
+    }
+
+
+def run(epsilon: str, data: Path, out: Path, asked: dict[str, str]) -> dict[str, Any]:
+    """Run one demo; returns its figures, or what went wrong."""
+    out.mkdir(parents=True, exist_ok=True)
+    target = out / f"epsilon-{epsilon}.json"
+    target.unlink(missing_ok=True)
+    words = [word for option in asked.items() for word in option]
+    command = [sys.executable, "-m", "cli", "demo", "--data", str(data), *words]
+    command += ["--out", str(out / f"epsilon-{epsilon}"), "--json", str(target)]
+    start = time.monotonic()
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    record: dict[str, Any] = {"options": asked, "wall_seconds": round(time.monotonic() - start, 1)}
+    record |= code_version()
+    if done.returncode != 0 or not target.exists():
+        last = [line for line in done.stderr.splitlines() if line.strip()][-3:]
+        message = " ".join(last).replace(str(data), data.name) or "no figures were written"
+        return record | {"state": "failed", "exit_code": done.returncode, "message": message}
+    told = json.loads(target.read_text())
+    record |= {"state": "finished"} | {name: told[name] for name in KEPT}
+    return record | {"checks": judge(epsilon, told)}
+
+
+def code_version() -> dict[str, Any]:
+    """The commit the figures belong to, and whether files differed from it; empty outside a clone."""
+    git = shutil.which("git")
+    if git is None:
+        return {}
+    in_clone = [git, "-C", str(Path(__file__).parent.parent)]
+    head = subprocess.run([*in_clone, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    if head.returncode != 0:
+        return {}
+    sources = ["privacy", "policies", "federation", "silo", "cli.py"]
+    changed = subprocess.run([*in_clone, "diff", "--quiet", "HEAD", "--", *sources], check=False)
+    return {"commit": head.stdout.strip(), "sources_changed_since": changed.returncode != 0}
+
+
+def judge(epsilon: str, told: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Measured values beside their targets; an epsilon without targets has the general ones only."""
+    metrics = {column: told["metrics"][column][METRIC] for column in COLUMNS}
+    federated = metrics["federated_private"]
+    distance = abs(federated - metrics["pooled_same_noise"])
+    checks = {
+        "distance to pooled, same noise": _at_most(distance, MAX_DISTANCE_TO_POOLED),
+        "upload against float32": _at_most(told["secure_sum"]["ratio_to_float32"], MAX_UPLOAD_RATIO),
+    }
+    target = TARGETS.get(epsilon)
+    if target is None:
+        return checks
+    return {
+        "federated": _at_least(federated, target.federated),
+        "above silo alone": _at_least(federated - metrics["silo_alone"], target.above_silo_alone),
+    } | checks
+
+
+def _at_least(measured: float, target: float) -> dict[str, Any]:
+    return {"measured": measured, "at_least": target, "met": measured >= target}
+
+
+def _at_most(measured: float, target: float) -> dict[str, Any]:
+    return {"measured": measured, "at_most": target, "met": measured <= target}
+
+
+def keep(target: str) -> dict[str, Any]:
+    """Records of an earlier run of this script, by epsilon."""
+    path = Path(target)
+    if target == "-" or not path.exists():
+        return {}
+    records: dict[str, Any] = json.loads(path.read_text())["epsilons"]
+    return records
+
+
+def is_kept(record: dict[str, Any] | None, asked: dict[str, str]) -> bool:
+    """Whether a record spares a run: finished, with the same options."""
+    return record is not None and record["state"] == "finished" and record["options"] == asked
+
+
+def show(records: dict[str, Any], page: Page) -> None:
+    """Print the comparison, then target by target."""
+    finished = {epsilon: record for epsilon, record in records.items() if record["state"] == "finished"}
+    if finished:
+        page.table(
+            f"{METRIC}, mean ± spread over seeds",
+            ("", *(f"epsilon {epsilon}" for epsilon in finished)),
+            [
+                (
+                    heading,
+                    *(
+                        f"{r['metrics'][column][METRIC]:.4f} ± {r['metrics_std'][column][METRIC]:.4f}"
+                        for r in finished.values()
+                    ),
+                )
+                for column, heading in COLUMNS.items()
+            ],
+        )
+        page.table(
+            "targets",
+            ("epsilon", "what", "measured", "target", "met"),
+            [
+                (epsilon, what, f"{check['measured']:.4f}", _target(check), "yes" if check["met"] else "NO")
+                for epsilon, record in finished.items()
+                for what, check in record["checks"].items()
+            ],
+        )
+    commits = {record.get("commit") for record in finished.values()}
+    if len(commits) > 1 or any(record.get("sources_changed_since") for record in finished.values()):
+        page.say("note: these figures are not all of one committed state; --again makes them so")
+    for epsilon, record in records.items():
+        if record["state"] != "finished":
+            page.say(f"epsilon {epsilon} FAILED, exit code {record['exit_code']}: {record['message']}")
+
+
+def _target(check: dict[str, Any]) -> str:
+    return f">= {check['at_least']}" if "at_least" in check else f"<= {check['at_most']}"
+
+
+def all_met(records: dict[str, Any]) -> bool:
+    """Whether every run finished and met every target."""
+    return all(
+        record["state"] == "finished" and all(check["met"] for check in record["checks"].values())
+        for record in records.values()
+    )
+
+
+def data_folder(given: Path | None) -> Path | None:
+    """The set's folder: as given, or below ``ARCHIPEL_DATA``."""
+    if given is not None:
+        return given
+    root = os.environ.get("ARCHIPEL_DATA")
+    return None if root is None else Path(root) / "movielens-1m"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="folder of the set; default: $ARCHIPEL_DATA/movielens-1m")
+    parser.add_argument(
+        "--epsilon", type=float, nargs="+", default=[float(e) for e in TARGETS], help="which to run"
+    )
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="federations for each epsilon")
+    parser.add_argument("--again", action="store_true", help="run also what is there already")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("run/movielens-1m"),
+        help="folder for the federations; default: %(default)s",
+    )
+    add_json_option(parser, "movielens_1m")
+    asked = parser.parse_args(arguments)
+    data = data_folder(asked.data)
+    if data is None:
+        parser.error("name the folder with --data, or its parent in the environment variable ARCHIPEL_DATA")
+    page = Page(asked.json)
+    records = keep(asked.json)
+    command = "ARCHIPEL_DATA=PATH python benchmarks/movielens_1m.py"
+    for epsilon in map(_plain, asked.epsilon):
+        wanted = options(epsilon, asked.seeds)
+        if not asked.again and is_kept(records.get(epsilon), wanted):
+            page.say(f"epsilon {epsilon}: kept from an earlier run")
+            continue
+        page.say(f"epsilon {epsilon} …")
+        records[epsilon] = run(epsilon, data, asked.out, wanted)
+        records = dict(sorted(records.items(), key=lambda item: float(item[0])))
+        if asked.json != "-":
+            write(result_of(command, records), asked.json)
+    show(records, page)
+    if asked.json == "-":
+        write(result_of(command, records), asked.json)
+    return 0 if all_met(records) else 1
+
+
+def result_of(command: str, records: dict[str, Any]) -> dict[str, Any]:
+    """The whole result file."""
+    result = header("movielens_1m", command)
+    return result | {"metric": METRIC, "all_met": all_met(records), "epsilons": records}
+
+
+def _plain(epsilon: float) -> str:
+    return f"{epsilon:g}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
