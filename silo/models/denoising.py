@@ -35,7 +35,7 @@ class DenoiseSettings:
     """
 
     popularity_sweeps: int = 2
-    popularity_power: float = 1.5
+    popularity_power: float = 1.0
     steps: int = 40
     max_communality: float = 0.95
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from silo.data.interactions import Interactions
 
 BLOCK_ITEMS = 256
-EXACT_RIDGE = 1.0
+EXACT_RIDGE = 16.0
 """Ridge of :func:`exact_ease` in units of the Gram's mean diagonal."""
 
 
@@ -49,7 +49,7 @@ class ItemGraphSettings:
     """
 
     ridge: float = 2.0
-    min_uniqueness: float = 0.02
+    min_uniqueness: float = 0.1
     denoise: DenoiseSettings = field(default_factory=DenoiseSettings)
 
 
