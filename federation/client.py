@@ -42,7 +42,7 @@ WATCH_SECONDS = 20.0
 class CatalogueMismatchError(DataError):
     """The catalogue file is not the one that the plan names."""
 
-    code: ClassVar[str] = "catalogue_mismatch"
+    code: ClassVar[str] = "catalogue_of_other_plan"
 
 
 def endpoint_of(party: Party, charter: Charter) -> Endpoint:

@@ -45,8 +45,9 @@ def init(
     party = make_party(directory, name, "coordinator", host=host, port=port)
     save_listen_address(directory, host, port)
     say(f"made coordinator {name} in {directory}")
-    say(f"next: give {directory / 'card.json'} to whoever drafts the charter (charter new --coordinator …),")
-    say(f"put charter.yaml and charter.sig.json into {directory}, then: coordinator run --dir {directory}")
+    say(f"Next: give {directory / 'card.json'} to whoever drafts the charter (archipel charter new);")
+    say(f"put the signed charter.yaml and charter.sig.json into {directory}, then")
+    say(f"  archipel coordinator run --dir {directory}")
     emit_json({"name": party.name, "role": party.role, "card": str(directory / "card.json")}, json_file)
 
 
@@ -102,7 +103,7 @@ def submit(
     if wait:
         _follow(directory, job, json_file)
         return
-    say(f"next: job watch {job[:8]}")
+    say(f"Next: archipel job watch {job[:8]} --dir {directory}")
     emit_json({"job": job}, json_file)
 
 
@@ -123,7 +124,7 @@ def list_jobs(directory: Dir = HERE, json_file: Json = None, debug: Debug = Fals
     if states:
         say(list_table(states))
     else:
-        say("no jobs yet; propose one with: job submit plan.yaml")
+        say("no jobs yet; propose one: archipel job submit plan.yaml")
     emit_json([describe(state) for state in states], json_file)
 
 

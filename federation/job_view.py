@@ -10,6 +10,7 @@ from federation.rounds import JobState, Phase
 from privacy.errors import ArchipelError, DeniedError, PeerError
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.table import Table
 
 IN_WORDS: dict[Phase, str] = {
@@ -21,7 +22,7 @@ IN_WORDS: dict[Phase, str] = {
     Phase.COLLECTING: "silos contribute, the coordinator adds ciphertexts",
     Phase.RECEIVING: "silos fetch the sum and compare what they got",
     Phase.OPENING: "silos open the sum",
-    Phase.CLOSING: "silos close their ledgers",
+    Phase.CLOSING: "silos make the model and close their ledgers",
     Phase.WITNESSING: "silos countersign each other's ledgers",
     Phase.ENDED: "ended",
 }
@@ -69,7 +70,7 @@ def outcome_error(state: JobState) -> ArchipelError | None:
         return None
     if state.outcome == "denied":
         return JobDeniedError(
-            "; ".join(denials(state)) or state.reason,
+            "\n  ".join(("not every silo accepts this plan:", *denials(state))),
             where=state.job,
             remedy="change the plan, or ask the administrators of those silos; plan forecast says more",
         )
@@ -93,11 +94,12 @@ def progress_line(state: JobState) -> str:
     return place + IN_WORDS[state.phase]
 
 
-def table(state: JobState) -> Table:
-    """A job as a table of its silos."""
+def table(state: JobState) -> Group:
+    """A job as a table of its silos, with its name above and its state below."""
+    from rich.console import Group
     from rich.table import Table
 
-    view = Table(title=f"job {state.job}", caption=progress_line(state), title_justify="left")
+    view = Table()
     for heading in ("silo", "answer", "contributed", "said last"):
         view.add_column(heading, justify="right" if heading == "contributed" else "left")
     for silo, about in describe(state)["silos"].items():
@@ -105,7 +107,7 @@ def table(state: JobState) -> Table:
         if about["reasons"]:
             answer += ": " + ", ".join(f"{r['code']} ({r['field']})" for r in about["reasons"])
         view.add_row(silo, answer, f"{about['stream_bytes']:,} B", about["last_post"] or "…")
-    return view
+    return Group(f"job {state.job}", view, progress_line(state))
 
 
 def list_table(states: list[JobState]) -> Table:
@@ -119,7 +121,8 @@ def list_table(states: list[JobState]) -> Table:
         about = describe(state)
         submitted = about["submitted_at"][:16].replace("T", " ")
         silos = ", ".join(state.roster)
-        view.add_row(state.job[:12], submitted, state.proposer, about["family"], silos, progress_line(state))
+        outcome = state.outcome or progress_line(state)
+        view.add_row(state.job[:12], submitted, state.proposer, about["family"], silos, outcome)
     return view
 
 

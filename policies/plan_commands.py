@@ -210,14 +210,23 @@ def describe(plan: Plan, summary: dict[str, Any]) -> list[str]:
     lines = [
         f"epsilon {summary['epsilon']:.4g} at delta {privacy.target_delta:g} ({privacy.filter}; "
         f"{summary['epsilon_pld']:.4g} by a second accountant), unit user, add or remove one, {scope}",
-        f"noise multiplier {privacy.noise_multiplier:g} ({privacy.noise_placement}), holds while at most "
-        f"{privacy.colluding_silos} silos help the coordinator",
+        f"noise multiplier {privacy.noise_multiplier:g} ({privacy.noise_placement}), holds while no more "
+        f"than {_counted(privacy.colluding_silos, 'silo')} may help the coordinator",
         f"grid {privacy.grid}: rounding takes at most {summary['weight_lost_at_cap']:.2%} of the weight of a "
         f"person with {plan.max_interactions_per_user} interactions",
-        f"{summary['values']:,} values, at most {summary['upload_bytes'] / 1e6:.1f} MB up and "
-        f"{summary['download_bytes'] / 1e6:.1f} MB down for each silo",
+        f"{summary['values']:,} values, at most {byte_size(summary['upload_bytes'])} up and "
+        f"{byte_size(summary['download_bytes'])} down for each silo",
     ]
     return lines if plan.is_statistics else lines[:2] + lines[3:]
+
+
+def byte_size(num_bytes: int) -> str:
+    """Return a size for people: ``33.0 kB`` or ``2.9 MB``."""
+    return f"{num_bytes / 1e3:.1f} kB" if num_bytes < 1_000_000 else f"{num_bytes / 1e6:.1f} MB"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _filter(orders: str | None) -> FilterSpec | None:

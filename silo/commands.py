@@ -43,9 +43,10 @@ def init(
     write_schema("policy", directory / "policy.schema.json")
     say(f"{name}: keys are in {directory / 'keys'} and never leave it.")
     say(
-        f"Next: edit {directory / 'policy.yaml'} and send {directory / 'card.json'} to whoever makes the charter;"
+        f"Next: edit {directory / 'policy.yaml'}, send {directory / 'card.json'} to whoever drafts the charter;"
     )
-    say(f"then archipel silo join charter.yaml --dir {directory}")
+    say(f"when the charter comes back: archipel charter sign charter.yaml --dir {directory}")
+    say(f"and when all members have signed: archipel silo join charter.yaml --dir {directory}")
     emit_json(
         {"name": name, "identity_key": str(party.identity.public_key), "directory": directory}, json_file
     )
@@ -151,9 +152,10 @@ def recommend(
         "unknown-user": "no history of this user here: the popularity list",
         "model": "the model found popularity no worse: the popularity list",
     }
-    table = Table("rank", "item_id", "title", "score", title=f"for {user}")
+    table = Table("rank", "item_id", "title", "score")
     for row in ranked.rows:
         table.add_row(str(row.rank), row.item_id, row.title, f"{row.score:.4g}")
+    say(f"for {user}, by job {finished.job}")
     say(table)
     if ranked.fallback is not None:
         say.warn(notes[ranked.fallback])
@@ -190,9 +192,10 @@ def evaluate(
     with progress("ranking"):
         rows = load_rows(directory, finished.plan, finished.dataset)
         metrics = measure(finished.recommender, rows.train, rows.held_out)
-    table = Table("metric", "value", title=f"job {finished.job}, this silo's own users")
+    table = Table("metric", "value")
     for name, value in metrics.items():
         table.add_row(name, f"{value:.4f}")
+    say(f"job {finished.job}, this silo's own users")
     say(table)
     say("Measured on private rows without noise: for this organisation only.")
     emit_json({"job": finished.job, "metrics": metrics}, json_file)

@@ -12,6 +12,7 @@ from policies.canonical import digest
 from policies.decision import PolicyDeniedError, authorize
 from policies.files import load_yaml
 from policies.plan import Plan
+from policies.plan_commands import byte_size
 from policies.price import cap_loss, forecast_bytes, plan_epsilon, plan_epsilon_pld, schedule
 from silo.site import Site
 
@@ -70,9 +71,9 @@ def describe(found: dict[str, Any]) -> list[object]:
                   f"{found['bits']} bits, {found['values_per_slot']} values a slot")  # fmt: skip
     table.add_row(
         "this silo sends",
-        f"{traffic['upload_bytes'] / 1e6:.1f} MB ({traffic['ratio_to_float32']:.2f} x float32)",
+        f"{byte_size(traffic['upload_bytes'])} ({traffic['ratio_to_float32']:.2f} x float32)",
     )
-    table.add_row("this silo fetches", f"{traffic['download_bytes'] / 1e6:.1f} MB")
+    table.add_row("this silo fetches", byte_size(traffic["download_bytes"]))
     table.add_row("longest histories lose", f"{100 * found['loss_at_cap']:.1f} % of their weight to the grid")
     parts: list[object] = [table]
     if verdict["accepted"]:

@@ -51,7 +51,9 @@ def verify_command(
 
     report = verify(directory, charter, now=datetime.now(UTC), silo=silo, receipts=receipts or ())
     emit_json(report, json_file)
-    say(f"{report.silo}: {report.entries} entries, {report.charges} charges, head {report.head_hash[:16]}…")
+    say(
+        f"{report.silo}: entries: {report.entries}, charges: {report.charges}, head: {report.head_hash[:16]}…"
+    )
     say(f"{report.receipts} valid receipts by peers, the newest covers entry {report.witnessed_seq}")
     for item in report.findings:
         say(f"{item.severity}[{item.code}] {item.where}: {item.text}")
@@ -163,7 +165,8 @@ def _what(entry: Entry) -> str:
     if isinstance(body, records.Witnessed):
         return "receipts by " + ", ".join(sorted({item.by for item in body.receipts}))
     if isinstance(body, records.Reserved | records.Released):
-        return ", ".join(f"{item.count} x {_event_text(item.event)}" for item in body.events)
+        listed = (f"{item.count} x {_event_text(item.event)}" for item in body.events)
+        return ", ".join(listed) or "nothing was left to release"
     return ""
 
 

@@ -61,7 +61,7 @@ def check(
         raise DatasetProblemsError(
             f"{len(problems)} of {len(policy.datasets)} datasets cannot be used: {', '.join(problems)}",
             where=str(directory / "policy.yaml"),
-            remedy="Mend what is listed for each and run `archipel data check` again.",
+            remedy="mend what is listed for each and run `archipel data check` again.",
         )
     if not policy.datasets:
         say("policy.yaml declares no dataset, so this silo accepts no plan.")
