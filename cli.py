@@ -6,14 +6,14 @@ Command modules import what is heavy inside their commands, so that ``archipel -
 from __future__ import annotations
 
 import typer
+
 from federation.commands import coordinator_app, job_app
 from policies.commands import charter_app, policy_app
 from policies.plan_commands import plan_app
 from silo.audit.commands import audit_app
-from silo.demo.commands import demo
-
 from silo.commands import evaluate, forecast, recommend, silo_app
 from silo.data.commands import data_app
+from silo.demo.commands import demo
 
 app = typer.Typer(
     name="archipel",

@@ -67,12 +67,12 @@ class Spending(Record):
     additive_delta: Annotated[float, Field(ge=0)] = 0.0
 
     @classmethod
-    def none(cls, filter: FilterSpec) -> Spending:  # noqa: A002 (the policy's word)
+    def none(cls, filter: FilterSpec) -> Spending:
         """Nothing spent: the neutral element."""
         return cls(filter=filter, divergences=(0.0,) * _num_divergences(filter))
 
     @classmethod
-    def of(cls, events: Iterable[EventCount], filter: FilterSpec) -> Spending:  # noqa: A002
+    def of(cls, events: Iterable[EventCount], filter: FilterSpec) -> Spending:
         """All of ``events`` composed."""
         spending = cls.none(filter)
         for event, count in events:
@@ -172,7 +172,7 @@ def additive_delta_share(delta: float) -> float:
     return (1 - MECHANISM_DELTA_SHARE) * delta
 
 
-def epsilon_of(events: Iterable[EventCount], delta: float, filter: FilterSpec) -> float:  # noqa: A002
+def epsilon_of(events: Iterable[EventCount], delta: float, filter: FilterSpec) -> float:
     """Epsilon of ``events`` at ``delta`` as ``filter`` accounts for them; see ``Spending.epsilon``."""
     return Spending.of(events, filter).epsilon(delta)
 

@@ -50,7 +50,7 @@ def release_event(
 def calibrate_noise_multiplier(
     target_epsilon: float,
     target_delta: float,
-    filter: FilterSpec,  # noqa: A002 (the policy's word)
+    filter: FilterSpec,
     *,
     releases: int,
     sample_rate: float = 1.0,
