@@ -42,9 +42,7 @@ def init(
             write_atomically(path, text.encode())
     write_schema("policy", directory / "policy.schema.json")
     say(f"{name}: keys are in {directory / 'keys'} and never leave it.")
-    say(
-        f"Next: edit {directory / 'policy.yaml'}, send {directory / 'card.json'} to whoever drafts the charter;"
-    )
+    say(f"Next: edit {directory / 'policy.yaml'}; send {directory / 'card.json'} to the charter's drafter;")
     say(f"when the charter comes back: archipel charter sign charter.yaml --dir {directory}")
     say(f"and when all members have signed: archipel silo join charter.yaml --dir {directory}")
     emit_json(
