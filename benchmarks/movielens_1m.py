@@ -72,17 +72,13 @@ def run(epsilon: str, data: Path, out: Path, asked: dict[str, str]) -> dict[str,
     words = [word for option in asked.items() for word in option]
     command = [sys.executable, "-m", "cli", "demo", "--data", str(data), *words]
     command += ["--out", str(out / f"epsilon-{epsilon}"), "--json", str(target)]
+    record: dict[str, Any] = {"options": asked} | code_version()
     start = time.monotonic()
-    done = subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=sys.stderr,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    record: dict[str, Any] = {"options": asked, "wall_seconds": round(time.monotonic() - start, 1)}
-    record |= code_version()
+    with (out / f"epsilon-{epsilon}.log").open("w") as log:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.PIPE, text=True, check=False
+        )
+    record["wall_seconds"] = round(time.monotonic() - start, 1)
     if done.returncode != 0 or not target.exists():
         last = [line for line in done.stderr.splitlines() if line.strip()][-3:]
         message = " ".join(last).replace(str(data), data.name) or "no figures were written"
