@@ -1,41 +1,58 @@
 """The silo agent: reads the board, does its duties, survives everything.
 
 It dials out to the coordinator, verifies every post itself, folds them with :mod:`federation.rounds` and does
-what :func:`~federation.rounds.duty` says. Each job has a task of its own. A duty that fails for a reason of
-this silo's (a missing file, a full disk) is said in the log and in ``silo status`` and tried again; one that
-fails because somebody cannot be trusted cancels the job.
+what :func:`~federation.rounds.duty` says. Each job has a task of its own.
+
+====================================================  ===================================================
+what happens                                          what the agent does
+====================================================  ===================================================
+the coordinator cannot be reached, or has trouble     says so and asks again
+it or its charter cannot be trusted                   ends with exit code 8
+a duty fails here (a missing column, a full disk)     says so in the log and ``silo status``, tries again
+a peer cannot be trusted, the ledger may not pay      cancels the job
+the board shows what this silo's disk does not know   burns the attempt; the job, where that cannot help
+====================================================  ===================================================
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
 
 import structlog
 
 from federation.messages import Envelope, parse_envelope, proposal_id, verify_envelope
 from federation.rounds import Duty, JobState, StalePostError, advance, duty, propose
-from federation.transport.base import Connection, UnreachableError
+from federation.steps import Step, durable
+from federation.transport.base import Connection, CoordinatorInfo
 from policies.canonical import digest
 from policies.files import write_atomically
+from privacy.agreement import KeyAgreementError
+from privacy.encryption.keyholder import JobKeyError
 from privacy.encryption.parameters import TENSEAL_VERSION
-from privacy.errors import ArchipelError, EquivocationError, TrustError
+from privacy.errors import ArchipelError, DeniedError, EquivocationError, TrustError
 from silo.jobs import close, contribute, start
 from silo.jobs import open as opening
 from silo.jobs.context import JobContext
+from silo.jobs.records import check_records
 from silo.release import cancel
-from silo.site import RecordLostError, Site
+from silo.site import JobRecordLostError, RecordLostError, Site
 from silo.worker import Worker
 
 log = structlog.get_logger("silo")
 
 POLL_SECONDS = 20.0
 MAX_RETRY_SECONDS = 60.0
+RECONNECT_SECONDS = 2.0
 PAUSE_CHECK_SECONDS = 5.0
 
+T = TypeVar("T")
 Handler = Callable[[JobContext], Awaitable[Envelope | None]]
 
 HANDLERS: dict[Duty, Handler] = {
@@ -52,6 +69,9 @@ HANDLERS: dict[Duty, Handler] = {
     Duty.RECEIPTS: close.countersign,
     Duty.FINISH: close.finish,
 }
+
+_ENDS_AGENT = (TrustError, DeniedError)
+_ENDS_JOB = (TrustError, DeniedError, KeyAgreementError, JobKeyError)
 
 
 class CoordinatorMismatchError(TrustError):
@@ -73,22 +93,38 @@ class Agent:
         self._changed: dict[str, asyncio.Event] = {}
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Work until cancelled.
+
+        Raises:
+            TrustError: the coordinator, or the charter, cannot be trusted any more.
+            DeniedError: the coordinator does not listen to this silo.
+        """
         try:
             await self._check_coordinator()
-            after = 0
+            after, has_read_all = 0, False
             while True:
-                try:
-                    posts = await self._connection.posts(after, POLL_SECONDS)
-                except UnreachableError as error:
-                    log.warning("coordinator_unreachable", what=error.message)
-                    continue
+                posts = await self._ask(
+                    partial(self._connection.posts, after, POLL_SECONDS if has_read_all else 0.0)
+                )
                 for seq, raw in posts:
                     self._admit(raw)
                     after = seq
-                self._wake()
+                has_read_all = has_read_all or not posts
+                if has_read_all:
+                    self._wake()
         finally:
             await self._stop()
+
+    async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Ask the coordinator until it answers; only what no retry can mend is raised."""
+        while True:
+            try:
+                return await call()
+            except _ENDS_AGENT:
+                raise
+            except ArchipelError as error:
+                log.warning("no_answer", code=error.code, what=error.message, remedy=error.remedy)
+                await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _stop(self) -> None:
         for task in self._tasks.values():
@@ -98,15 +134,11 @@ class Agent:
 
     async def _check_coordinator(self) -> None:
         """Compare charter and library versions before anything else; waits while nobody answers."""
-        while True:
-            try:
-                info = await self._connection.info()
-                break
-            except UnreachableError as error:
-                log.warning("coordinator_unreachable", what=error.message)
+        info: CoordinatorInfo = await self._ask(self._connection.info)
         if info.tenseal_version != TENSEAL_VERSION:
             raise CoordinatorMismatchError(
-                f"the coordinator has tenseal {info.tenseal_version}, this silo {TENSEAL_VERSION}; their bytes differ",
+                f"the coordinator has tenseal {info.tenseal_version}, this silo {TENSEAL_VERSION}: "
+                "their ciphertexts differ",
                 remedy="install the same version on both sides",
             )
         if info.charter_sha256 != digest(self._site.charter):
@@ -133,8 +165,9 @@ class Agent:
     def _wake(self) -> None:
         for job in self._jobs:
             task = self._tasks.get(job)
-            if task is None or (task.done() and not self._is_finished(job)):
+            if (task is None or task.done()) and not self._is_finished(job):
                 self._tasks[job] = asyncio.create_task(self._work(job))
+                self._tasks[job].add_done_callback(partial(_say_crash, job))
 
     async def _work(self, job: str) -> None:
         """Do this job's duties one after the other until it has ended."""
@@ -142,56 +175,61 @@ class Agent:
         while not self._is_finished(job):
             changed = self._changed[job]
             changed.clear()
+            due = duty(self._jobs[job], self._site.name)
             try:
-                finished = await self._do_duty(job)
-                self._note(job, problem=None, finished=finished)
+                await self._do(due, job)
                 retry_seconds = 1.0
             except StalePostError:
                 pass  # the board has moved on; the next fold says where
-            except (UnreachableError, OSError, ArchipelError) as error:
-                await self._on_failure(job, error, retry_seconds)
+            except (OSError, ArchipelError) as error:
+                await self._on_failure(job, due, error)
+                await asyncio.sleep(retry_seconds)
                 retry_seconds = min(2 * retry_seconds, MAX_RETRY_SECONDS)
                 continue
             with suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), PAUSE_CHECK_SECONDS)
 
-    async def _do_duty(self, job: str) -> bool:
-        """Do what is due; returns whether the job is over for this silo."""
+    async def _do(self, due: Duty | None, job: str) -> None:
+        """Do what is due, once, and leave word of it."""
         state = self._jobs[job]
-        due = duty(state, self._site.name)
         place = (job, state.round, state.attempt)
-        if due is None or (self._site.is_paused and due is not Duty.FINISH):
-            return False
-        if due is Duty.UPLOAD and place in self._uploaded:
-            return False
-        log.info("duty", job=job, duty=due.value, round=state.round, attempt=state.attempt)
-        context = JobContext(self._site, self._connection, self._worker, state)
-        try:
-            envelope = await HANDLERS[due](context)
-        except RecordLostError as error:
-            log.error("record_lost", job=job, duty=due.value, what=error.message)
-            envelope = self._give_up(context)
-        if due is Duty.UPLOAD:
-            self._uploaded.add(place)
-        if envelope is not None:
-            await self._connection.post(envelope.to_bytes())
+        is_held = self._site.is_paused and due is not Duty.FINISH
+        if due is not None and not is_held and not (due is Duty.UPLOAD and place in self._uploaded):
+            log.info("duty", job=job, duty=due.value, round=state.round, attempt=state.attempt)
+            envelope = await self._handle(due, JobContext(self._site, self._connection, self._worker, state))
+            if due is Duty.UPLOAD:
+                self._uploaded.add(place)
+            if envelope is not None:
+                await self._connection.post(envelope.to_bytes())
         if due is Duty.FINISH:
+            with durable(Step.JOB_FINISHED):
+                self._note(job, problem=None, finished=True)
             log.info("job_ended", job=job, outcome=state.outcome)
-        return due is Duty.FINISH
+        else:
+            self._note(job, problem=None)
 
-    def _give_up(self, context: JobContext) -> Envelope:
-        """Within a round, burn the attempt; before it, there is nothing to burn and the job is cancelled."""
-        if context.state.round and self._site.policy_of(context.job) is not None:
-            return contribute.burn(context)
+    async def _handle(self, due: Duty, context: JobContext) -> Envelope | None:
+        try:
+            check_records(context)
+            return await HANDLERS[due](context)
+        except RecordLostError as error:
+            log.error("record_lost", job=context.job, duty=due.value, what=error.message)
+            return self._give_up(context, error)
+
+    def _give_up(self, context: JobContext, error: RecordLostError) -> Envelope:
+        """Burn the attempt; before a round, or where no further attempt can help, cancel the job."""
+        if context.state.round and not isinstance(error, JobRecordLostError):
+            with suppress(JobRecordLostError):
+                return contribute.burn(context)
         return self._cancellation(context.job)
 
-    async def _on_failure(self, job: str, error: Exception, retry_seconds: float) -> None:
-        code = getattr(error, "code", "host")
-        log.error("duty_failed", job=job, code=code, what=str(error))
-        self._note(job, problem=str(error))
-        if isinstance(error, TrustError) and not isinstance(error, EquivocationError):
+    async def _on_failure(self, job: str, due: Duty | None, error: Exception) -> None:
+        log.error("duty_failed", job=job, code=getattr(error, "code", "host"), what=str(error))
+        with suppress(OSError):
+            self._note(job, problem=str(error))
+        ends_job = isinstance(error, _ENDS_JOB) and not isinstance(error, EquivocationError)
+        if ends_job and due not in (None, Duty.ANSWER, Duty.FINISH):
             await self._cancel(job)
-        await asyncio.sleep(retry_seconds)
 
     async def _cancel(self, job: str) -> None:
         try:
@@ -224,3 +262,12 @@ class Agent:
             directory = self._site.directory / "jobs" / job
             directory.mkdir(parents=True, exist_ok=True)
             write_atomically(directory / "state.json", json.dumps(note, indent=2).encode())
+
+
+def _say_crash(job: str, task: asyncio.Task[None]) -> None:
+    """Say where a job's task met a bug, without what it held; the job is taken up at the next poll."""
+    if task.cancelled() or (error := task.exception()) is None:
+        return
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{Path(last.filename).name}:{last.lineno}"
+    log.error("job_crashed", job=job, code="unexpected", what=type(error).__name__, where=place)

@@ -12,17 +12,21 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from federation.messages import Envelope, PostKind, parse_envelope
+from privacy.errors import HostError
+from privacy.ledger.storage import storage_errors
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS posts (
     job TEXT NOT NULL, kind TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL,
     envelope BLOB NOT NULL, PRIMARY KEY (job, kind, round, attempt));
-CREATE TABLE IF NOT EXISTS secrets (job TEXT NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (job, name));
+CREATE TABLE IF NOT EXISTS secrets (
+    job TEXT NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (job, name));
 CREATE TABLE IF NOT EXISTS contributions (
     job TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL,
     levels BLOB NOT NULL, private_key BLOB, PRIMARY KEY (job, round, attempt));
@@ -48,13 +52,14 @@ class Outbox:
     def __init__(self, directory: Path) -> None:
         self._directory = directory / "outbox"
         self._directory.mkdir(mode=0o700, exist_ok=True)
-        path = self._directory / "outbox.db"
-        path.touch(mode=0o600)
-        self._db = sqlite3.connect(path, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.execute("PRAGMA secure_delete=ON")
-        self._db.executescript(_SCHEMA)
+        self._path = self._directory / "outbox.db"
+        self._path.touch(mode=0o600)
+        with storage_errors(self._path):
+            self._db = sqlite3.connect(self._path, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute("PRAGMA secure_delete=ON")
+            self._db.executescript(_SCHEMA)
 
     def close(self) -> None:
         """Close the database."""
@@ -62,7 +67,7 @@ class Outbox:
 
     def post(self, job: str, kind: PostKind, round_: int = 0, attempt: int = 0) -> Envelope | None:
         """What this silo has already said there."""
-        row = self._db.execute(
+        row = self._execute(
             "SELECT envelope FROM posts WHERE job = ? AND kind = ? AND round = ? AND attempt = ?",
             (job, kind.value, round_, attempt),
         ).fetchone()
@@ -70,23 +75,23 @@ class Outbox:
 
     def store_post(self, envelope: Envelope) -> None:
         """Fix what this silo says at a place, before it is sent."""
-        self._db.execute(
+        self._execute(
             "INSERT INTO posts VALUES (?, ?, ?, ?, ?)",
             (envelope.job, envelope.kind.value, envelope.round, envelope.attempt, envelope.to_bytes()),
         )
 
     def secret(self, job: str, name: str) -> bytes | None:
         """A stored secret of a running job."""
-        row = self._db.execute("SELECT value FROM secrets WHERE job = ? AND name = ?", (job, name)).fetchone()
+        row = self._execute("SELECT value FROM secrets WHERE job = ? AND name = ?", (job, name)).fetchone()
         return bytes(row[0]) if row else None
 
     def store_secret(self, job: str, name: str, value: bytes) -> None:
         """Keep a secret until the job ends; the first value stays."""
-        self._db.execute("INSERT OR IGNORE INTO secrets VALUES (?, ?, ?)", (job, name, value))
+        self._execute("INSERT OR IGNORE INTO secrets VALUES (?, ?, ?)", (job, name, value))
 
     def contribution(self, job: str, round_: int, attempt: int) -> Contribution | None:
         """The stored contribution of an attempt."""
-        row = self._db.execute(
+        row = self._execute(
             "SELECT levels, private_key FROM contributions WHERE job = ? AND round = ? AND attempt = ?",
             (job, round_, attempt),
         ).fetchone()
@@ -96,14 +101,14 @@ class Outbox:
 
     def store_contribution(self, job: str, round_: int, attempt: int, levels: NDArray[np.int64]) -> None:
         """Make the integers durable; they have no key yet and cannot leave."""
-        self._db.execute(
+        self._execute(
             "INSERT INTO contributions VALUES (?, ?, ?, ?, NULL)",
             (job, round_, attempt, levels.astype("<u4").tobytes()),
         )
 
     def attach_key(self, job: str, round_: int, attempt: int, private_key: bytes) -> None:
         """Give a durable contribution the key that masks it; a key once attached stays."""
-        self._db.execute(
+        self._execute(
             "UPDATE contributions SET private_key = ? "
             "WHERE job = ? AND round = ? AND attempt = ? AND private_key IS NULL",
             (private_key, job, round_, attempt),
@@ -115,15 +120,29 @@ class Outbox:
 
     def jobs(self) -> set[str]:
         """Jobs that left anything here."""
-        rows = self._db.execute(
+        rows = self._execute(
             "SELECT job FROM posts UNION SELECT job FROM secrets UNION SELECT job FROM contributions"
         )
         return {row[0] for row in rows}
 
     def erase_secrets(self, job: str) -> None:
-        """Forget keys, contributions and bulk bytes of an ended job; its posts stay as its record."""
-        self._db.execute("DELETE FROM secrets WHERE job = ?", (job,))
-        self._db.execute("DELETE FROM contributions WHERE job = ?", (job,))
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        """Forget keys, contributions and bulk bytes of an ended job; its posts stay as its record.
+
+        Raises:
+            HostError: another process keeps the write-ahead log from being truncated.
+        """
+        self._execute("DELETE FROM secrets WHERE job = ?", (job,))
+        self._execute("DELETE FROM contributions WHERE job = ?", (job,))
+        busy, _, _ = self._execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise HostError(
+                "another process reads the outbox, so its erased secrets are still on the disk",
+                where=str(self._path),
+                remedy="the agent tries again; end the other process if it stays",
+            )
         for path in self._directory.glob(f"{job}-*"):
             path.unlink()
+
+    def _execute(self, statement: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
+        with storage_errors(self._path):
+            return self._db.execute(statement, values)

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import math
 import signal
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from federation.locking import exclusive
 from federation.transport.connection import Patience
 from federation.transport.grpc_client import connect
 from federation.transport.handshake import Endpoint
 from federation.transport.tls import PinnedCertificates
-from privacy.errors import HostError
 from silo.agent import Agent
 from silo.config import AgentConfig, load_config
 from silo.logs import configure_logs
 from silo.site import Site
 
 log = structlog.get_logger("silo")
+
+PATIENCE_SECONDS = 30.0
+"""After that long without an answer the agent says so in its log, and goes on asking."""
 
 
 async def run_agent(directory: Path) -> None:
@@ -33,11 +33,11 @@ async def run_agent(directory: Path) -> None:
         ArchipelError: the silo cannot run: not joined, policy not signed, coordinator of another charter.
     """
     config = load_config(directory)
-    with Site(directory) as site, only_agent_of(directory):
+    with Site(directory) as site, exclusive(directory, "agent"):
         policy = site.trusted_policy()
         configure_logs(directory, config.log_level)
         log.info("agent_started", silo=site.name, policy_version=policy.version)
-        connection = connect(endpoint_of(site, config), patience=Patience(total_seconds=math.inf))
+        connection = connect(endpoint_of(site, config), patience=Patience(total_seconds=PATIENCE_SECONDS))
         try:
             await _until_terminated(Agent(site, connection).run())
         finally:
@@ -55,23 +55,6 @@ def endpoint_of(site: Site, config: AgentConfig) -> Endpoint:
         identity=site.party.tls,
         pinned=PinnedCertificates.of(site.charter),
     )
-
-
-@contextmanager
-def only_agent_of(directory: Path) -> Iterator[None]:
-    """Hold the directory's lock: two agents on one outbox would say two things.
-
-    Raises:
-        HostError: another agent runs here.
-    """
-    with (directory / "agent.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise HostError(
-                "another agent runs on this directory", where=str(directory), remedy="stop it first"
-            ) from error
-        yield
 
 
 async def _until_terminated(work: Coroutine[Any, Any, None]) -> None:

@@ -27,6 +27,12 @@ class RecordLostError(ProtocolError):
     code = "record_lost"
 
 
+class JobRecordLostError(RecordLostError):
+    """What the whole job rests on is gone, so no further attempt can help: the job ends."""
+
+    code = "job_record_lost"
+
+
 class NotJoinedError(DataError):
     """The silo has no charter or no signed policy yet."""
 
@@ -134,18 +140,18 @@ class Site:
         """What this silo decided about a job it has reserved for.
 
         Raises:
-            RecordLostError: there is no reservation or no policy of this job.
+            JobRecordLostError: there is no reservation or no policy of this job.
         """
         policy, reserved = self.policy_of(job), self.ledger.state().jobs.get(job)
         if policy is None or reserved is None:
-            raise RecordLostError("this silo has no record of having authorised the job")
+            raise JobRecordLostError("this silo has no record of having authorised the job")
         return reauthorize(plan, policy, reserved)
 
     def dataset(self, job: str, authorization: Authorization) -> Dataset:
         """The table that the job may use."""
         policy = self.policy_of(job)
         if policy is None:
-            raise RecordLostError("this silo has no record of the job's policy")
+            raise JobRecordLostError("this silo has no record of the job's policy")
         return policy.datasets[authorization.dataset]
 
     def remember_denial(self, job: str, reasons: list[dict[str, Any]]) -> None:

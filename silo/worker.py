@@ -10,6 +10,8 @@ import asyncio
 import hashlib
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -21,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.plan import Plan
-from policies.price import RoundShape, schedule
+from policies.price import RoundShape, metrics_shape, schedule
 from policies.silo_policy import Dataset
 from privacy.encryption.frames import StreamSummary
 from privacy.errors import HostError
@@ -93,6 +95,19 @@ class ModelTask:
     target: Path
 
 
+@dataclass(frozen=True)
+class Built:
+    """A written model.
+
+    Attributes:
+        facts: SHA-256 and size of its file.
+        metrics: noised means over all silos' held-out rows, where the plan releases them.
+    """
+
+    facts: dict[str, Any]
+    metrics: dict[str, float] | None
+
+
 class Worker:
     """One spawned process; a task that kills it fails, the next starts a new one."""
 
@@ -111,8 +126,8 @@ class Worker:
         """Decrypt and check a sum; returns the canonical bytes of the opened integers."""
         return await self._run(open_stream, task)
 
-    async def write_model(self, task: ModelTask) -> dict[str, Any]:
-        """Post-process the sums into ``target``; returns public facts for the model card."""
+    async def write_model(self, task: ModelTask) -> Built:
+        """Post-process the sums into ``target``; returns what the model card says of it."""
         return await self._run(build_model, task)
 
     async def make_secret_key(self) -> bytes:
@@ -134,7 +149,7 @@ class Worker:
     async def _run(self, function: Callable[..., R], *args: object) -> R:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_quiet_interrupts)
+            self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_begin)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
         except BrokenProcessPool as error:
@@ -144,11 +159,17 @@ class Worker:
             ) from error
 
 
-def _quiet_interrupts() -> None:
-    """Ctrl-C is the agent's to handle."""
-    import signal
-
+def _begin() -> None:
+    """Leave Ctrl-C to the agent, and end with it: nobody may write beside a killed agent's successor."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 # ── tasks, run in the worker ──
@@ -229,18 +250,27 @@ def open_stream(task: OpenTask) -> bytes:
     return hashlib.sha256(sums.astype("<i8").tobytes()).digest()
 
 
-def build_model(task: ModelTask) -> dict[str, Any]:
+def build_model(task: ModelTask) -> Built:
     """Replay the sums and write the model file."""
     from silo.data.catalogue import Catalogue
 
-    sha256 = task.plan.catalogue.sha256
+    plan, sha256 = task.plan, task.plan.catalogue.sha256
     catalogue = Catalogue.load(task.directory / "catalogues" / f"{sha256}.jsonl", sha256)
-    recommender = _recommender(task.plan, catalogue, task.aggregates)
-    recommender.save(task.target, {"family": task.plan.model.family, "catalogue_sha256": sha256})
-    return {
-        "sha256": hashlib.sha256(task.target.read_bytes()).hexdigest(),
-        "num_bytes": task.target.stat().st_size,
-    }
+    recommender = _recommender(plan, catalogue, task.aggregates)
+    recommender.save(task.target, {"family": plan.model.family, "catalogue_sha256": sha256})
+    with task.target.open("rb") as file:
+        facts = {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "num_bytes": file.tell()}
+        os.fsync(file.fileno())
+    return Built(facts, _metrics(plan, task.aggregates[plan.training.rounds :]))
+
+
+def _metrics(plan: Plan, aggregates: tuple[str, ...]) -> dict[str, float] | None:
+    shape = metrics_shape(plan)
+    if shape is None or not aggregates:
+        return None
+    from silo.metrics import released_metrics
+
+    return released_metrics(np.load(aggregates[0], allow_pickle=False), shape)
 
 
 def _replay(plan: Plan, catalogue: Any, aggregates: tuple[str, ...]) -> tuple[Any, Any]:

@@ -12,8 +12,8 @@ from policies.canonical import signed_bytes
 from policies.files import write_atomically
 from policies.signing import SignatureError
 from privacy.ledger import records
+from silo.jobs.aggregates import open_aggregates
 from silo.jobs.context import JobContext
-from silo.jobs.contribute import aggregate_paths
 from silo.model_card import model_card
 from silo.worker import ModelTask
 
@@ -32,17 +32,22 @@ async def head(context: JobContext) -> Envelope:
 
 
 async def _write_model(context: JobContext) -> None:
-    target = context.directory / "model.safetensors"
+    state, target = context.state, context.directory / "model.safetensors"
     part = target.with_name("model.part")
+    has_metrics = state.opened_attempt(state.num_rounds) is not None  # a burned metrics sum is not repeated
     task = ModelTask(
         directory=context.site.directory,
-        plan=context.state.plan,
-        aggregates=aggregate_paths(context, context.state.plan.training.rounds),
+        plan=state.plan,
+        aggregates=await open_aggregates(
+            context, state.num_rounds if has_metrics else state.plan.training.rounds
+        ),
         target=part,
     )
     with durable(Step.MODEL_WRITTEN):
-        facts = await context.worker.write_model(task)
-        card = model_card(context.state, context.site.charter.name, facts)
+        built = await context.worker.write_model(task)
+        card = model_card(state, context.site.charter.name, built.facts)
+        if built.metrics is not None:
+            card["metrics"] = built.metrics
         write_atomically(context.directory / "model-card.json", json.dumps(card, indent=2).encode())
         part.replace(target)
 
@@ -74,13 +79,13 @@ async def finish(context: JobContext) -> None:
             write_atomically(context.directory / "receipts.json", text.encode())
     with durable(Step.SECRETS_ERASED):
         site.outbox.erase_secrets(job)
-        for path in context.directory.glob("aggregate-*.npy"):
+        for path in (*context.directory.glob("aggregate-*"), *context.directory.glob("model.part*")):
             path.unlink()
 
 
 def _receipts_for_me(context: JobContext) -> list[records.Receipt]:
     """Valid countersignatures of this silo's own head."""
-    mine = context.said(PostKind.HEAD)
+    mine = context.state.post(PostKind.HEAD, context.me)
     if mine is None:
         return []
     posted = mine.content(LedgerHead)

@@ -10,11 +10,11 @@ from federation.rounds import JobState
 from federation.steps import Step, durable
 from federation.transport.base import Connection
 from policies.decision import Authorization
-from policies.price import RoundShape, schedule
+from policies.price import RoundShape
 from privacy.agreement import EphemeralKey, Purpose, pair_key
 from privacy.errors import ProtocolError
 from silo.release import announce
-from silo.site import RecordLostError, Site
+from silo.site import JobRecordLostError, Site
 from silo.worker import Worker
 
 START_KEY = "start-key"
@@ -54,7 +54,7 @@ class JobContext:
     @property
     def shape(self) -> RoundShape:
         """The current round's shape."""
-        return schedule(self.state.plan)[self.state.round - 1]
+        return self.state.shapes[self.state.round - 1]
 
     @property
     def directory(self) -> Path:
@@ -68,7 +68,7 @@ class JobContext:
         """What this silo's policy said when it accepted the job.
 
         Raises:
-            RecordLostError: this silo has no record of having accepted.
+            JobRecordLostError: this silo has no record of having accepted.
         """
         return self.site.authorization_for(self.job, self.state.plan)
 
@@ -92,11 +92,11 @@ class JobContext:
         """(BFV secret key, group key) of this job.
 
         Raises:
-            RecordLostError: they are not in the outbox.
+            JobRecordLostError: they are not in the outbox.
         """
         stored = self.site.outbox.secret(self.job, JOB_SECRETS)
         if stored is None:
-            raise RecordLostError("this silo has lost the job's keys")
+            raise JobRecordLostError("this silo has lost the job's keys")
         return stored[:-GROUP_KEY_BYTES], stored[-GROUP_KEY_BYTES:]
 
     def ephemeral_body(self, key: EphemeralKey, nonce: bytes) -> Ephemeral:

@@ -3,22 +3,27 @@
 The order is the guarantee. Noise is drawn before the ledger is charged because the charge is for the event
 that the noise itself reports; the integers are durable before the key exists that masks them; the frames are
 durable as a whole before the first one leaves. A crash in between leaves a charge without a release, never a
-release without a charge.
+release without a charge. How long drawing took depends on the rows, so the key leaves at a fixed time.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 from federation.messages import BlobKind, BlobRef, Burn, Envelope, PostKind, Stream
 from federation.steps import Step, durable
 from privacy.agreement import EphemeralKey, Purpose, tag_key
 from privacy.ledger.ledger import Charge
+from silo.jobs.aggregates import open_aggregates
 from silo.jobs.context import JobContext
 from silo.jobs.start import check_expiries, check_fingerprints, fetch_catalogue
 from silo.release import release_stream
 from silo.site import RecordLostError
 from silo.worker import ContributionTask, ProtectTask
+
+LEAVING_SECONDS = 1.0
+"""Contributions leave this long after they were begun, or twice, four times … as long: peers see which."""
 
 
 async def contribute(context: JobContext) -> Envelope:
@@ -29,14 +34,24 @@ async def contribute(context: JobContext) -> Envelope:
     check_fingerprints(context)
     outbox, (round_, attempt) = context.site.outbox, context.at
     found = outbox.contribution(context.job, round_, attempt)
+    if found is not None and found.private_key is not None:
+        return _post_key(context, EphemeralKey.from_bytes(found.private_key))
     if found is None:
+        begun = asyncio.get_running_loop().time()
         await _draw(context)
-    elif found.private_key is not None:
-        key = EphemeralKey.from_bytes(found.private_key)
-        return _post_key(context, key)
+        await asyncio.sleep(seconds_to_leave(asyncio.get_running_loop().time() - begun))
     key = EphemeralKey.generate()
-    outbox.attach_key(context.job, round_, attempt, key.private_bytes())
+    with durable(Step.MASK_KEY_STORED):
+        outbox.attach_key(context.job, round_, attempt, key.private_bytes())
     return _post_key(context, key)
+
+
+def seconds_to_leave(taken_seconds: float) -> float:
+    """How long a finished contribution still waits for the next fixed time."""
+    due = LEAVING_SECONDS
+    while due < taken_seconds:
+        due *= 2
+    return due - taken_seconds
 
 
 async def _draw(context: JobContext) -> None:
@@ -48,7 +63,7 @@ async def _draw(context: JobContext) -> None:
         plan=context.state.plan,
         dataset=site.dataset(context.job, context.authorization),
         round=round_,
-        aggregates=aggregate_paths(context, round_ - 1),
+        aggregates=await open_aggregates(context, round_ - 1),
     )
     drawn = await context.worker.contribute(task)
     with durable(Step.CHARGED):
@@ -70,17 +85,17 @@ async def protect(context: JobContext) -> Envelope:
     if found is None or found.private_key is None:
         raise RecordLostError("this silo has lost the contribution of this attempt")
     secret, group_key = context.secrets()
-    written = await context.worker.protect(
-        ProtectTask(
-            levels=found.levels,
-            layout=context.shape.layout,
-            me=context.me,
-            pair_keys=context.pair_keys(found.private_key, Purpose.MASK, in_round=True),
-            tag_key=tag_key(group_key, context.job_id, round_, attempt),
-            secret=secret,
-            path=site.outbox.path(context.job, "stream", round_, attempt),
-        )
+    task = ProtectTask(
+        levels=found.levels,
+        layout=context.shape.layout,
+        me=context.me,
+        pair_keys=context.pair_keys(found.private_key, Purpose.MASK, in_round=True),
+        tag_key=tag_key(group_key, context.job_id, round_, attempt),
+        secret=secret,
+        path=site.outbox.path(context.job, "stream", round_, attempt),
     )
+    with durable(Step.STREAM_WRITTEN):
+        written = await context.worker.protect(task)
     body = Stream(
         sha256=written.sha256, num_bytes=written.num_bytes, num_frames=context.shape.layout.num_frames
     )
@@ -105,7 +120,7 @@ async def upload(context: JobContext) -> None:
 def burn(context: JobContext) -> Envelope:
     """Give up the current attempt because its record is lost; its charge stays spent."""
     stored = context.said(PostKind.BURN, in_round=True)
-    return stored or context.say(Burn(reason="record_lost"), Step.STREAM_STORED, in_round=True)
+    return stored or context.say(Burn(reason="record_lost"), Step.BURN_STORED, in_round=True)
 
 
 def charge_of(context: JobContext) -> Charge:
@@ -116,8 +131,3 @@ def charge_of(context: JobContext) -> Charge:
     """
     round_, attempt = context.at
     return context.site.ledger.commit(context.job, round=round_, attempt=attempt, event=context.shape.event)
-
-
-def aggregate_paths(context: JobContext, num_rounds: int) -> tuple[str, ...]:
-    """Files of the opened sums of the first rounds."""
-    return tuple(str(context.directory / f"aggregate-{number}.npy") for number in range(1, num_rounds + 1))

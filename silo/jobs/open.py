@@ -10,13 +10,14 @@ import structlog
 
 from federation.aggregation import SumWorker
 from federation.messages import BlobKind, BlobRef, Envelope, Failed, Opened, PostKind, Received, Stream, Sum
-from federation.steps import Step, durable
-from privacy.agreement import received_mac, require_equal, round_digest, tag_key
-from privacy.errors import ArchipelError, TrustError
+from federation.steps import Step
+from privacy.agreement import received_mac, require_equal
+from privacy.encryption.frames import FrameError
+from privacy.errors import TrustError
 from privacy.securesum import SumRejectedError
+from silo.jobs.aggregates import fetch_sum, open_sum_of, sum_manifest, sum_path
 from silo.jobs.context import JobContext
 from silo.site import RecordLostError
-from silo.worker import OpenTask
 
 log = structlog.get_logger("silo")
 
@@ -31,16 +32,8 @@ async def receive(context: JobContext) -> Envelope:
     """Fetch the sum once, and commit to what was received before anybody decrypts."""
     if stored := context.said(PostKind.RECEIVED, in_round=True):
         return stored
-    round_, attempt = context.at
-    manifest = _sum_manifest(context)
-    _check_own_stream(context, manifest)
-    path = _sum_path(context)
-    ref = BlobRef(
-        job=context.job, kind=BlobKind.SUM, round=round_, attempt=attempt, sender=context.state.coordinator
-    )
-    if not path.exists():
-        with durable(Step.SUM_FETCHED):
-            await context.connection.download(ref, path, sha256=manifest.sha256, num_bytes=manifest.num_bytes)
+    _check_own_stream(context, sum_manifest(context, *context.at))
+    path = await fetch_sum(context, *context.at)
     mac = _received_mac(context, context.me, _sha256_of(path))
     return context.say(Received(mac=mac.hex()), Step.RECEIVED_STORED, in_round=True)
 
@@ -57,46 +50,16 @@ async def open_sum(context: JobContext) -> Envelope:
         _compare_received(context)
         if _coin(context):
             await _recompute(context)
-        digest = await _open(context)
+        digest = await open_sum_of(context, *context.at)
     except (TrustError, SumRejectedError) as error:
         log.error("sum_rejected", job=context.job, round=round_, code=error.code, what=error.message)
-        return context.say(Failed(), Step.OPENED_STORED, in_round=True)
+        return context.say(Failed(), Step.FAILED_STORED, in_round=True)
     return context.say(Opened(digest=digest.hex()), Step.OPENED_STORED, in_round=True)
-
-
-async def _open(context: JobContext) -> bytes:
-    round_, attempt = context.at
-    secret, group_key = context.secrets()
-    shape = context.shape
-    with durable(Step.AGGREGATE_STORED):
-        opened = await context.worker.open(
-            OpenTask(
-                path=_sum_path(context),
-                target=context.directory / f"aggregate-{round_}.npy",
-                layout=shape.layout,
-                offset=shape.offset,
-                tag_key=tag_key(group_key, context.job_id, round_, attempt),
-                secret=secret,
-            )
-        )
-    return round_digest(group_key, context.job_id, round_, _previous_digest(context), opened)
-
-
-def _previous_digest(context: JobContext) -> bytes:
-    """Digest of the round before: of whichever of its attempts was opened."""
-    before = [
-        envelope
-        for place, envelope in context.state.posts.items()
-        if place.kind is PostKind.OPENED
-        and place.sender == context.me
-        and place.round == context.state.round - 1
-    ]
-    return bytes.fromhex(max(before, key=lambda e: e.attempt).content(Opened).digest) if before else b""
 
 
 def _compare_received(context: JobContext) -> None:
     round_, attempt = context.at
-    mine = _sha256_of(_sum_path(context))
+    mine = _sha256_of(sum_path(context, *context.at))
     for post in context.state.roster_posts(PostKind.RECEIVED, round=round_, attempt=attempt):
         expected = _received_mac(context, post.sender, mine)
         require_equal(expected, bytes.fromhex(post.content(Received).mac), sender=post.sender)
@@ -133,11 +96,11 @@ async def _recompute(context: JobContext) -> None:
     worker = SumWorker()
     try:
         written = await worker.sum(paths, context.shape.layout.num_frames, target)
-    except ArchipelError as error:
+    except FrameError as error:
         raise ForgedSumError("the signed streams cannot be added") from error
     finally:
         worker.close()
-    if written.sha256 != _sum_manifest(context).sha256:
+    if written.sha256 != sum_manifest(context, *context.at).sha256:
         raise ForgedSumError("the coordinator's sum is not the sum of the signed streams")
     for path in (*paths, target):
         if path != outbox.path(context.job, "stream", round_, attempt):
@@ -152,22 +115,10 @@ def _check_own_stream(context: JobContext, manifest: Sum) -> None:
         raise ForgedSumError("the sum does not contain what this silo sent")
 
 
-def _sum_manifest(context: JobContext) -> Sum:
-    round_, attempt = context.at
-    posted = context.state.post(PostKind.SUM, context.state.coordinator, round=round_, attempt=attempt)
-    if posted is None:
-        raise RecordLostError("the sum is not on the board")
-    return posted.content(Sum)
-
-
 def _received_mac(context: JobContext, sender: str, sum_sha256: bytes) -> bytes:
     round_, attempt = context.at
     _, group_key = context.secrets()
     return received_mac(group_key, context.job_id, round_, attempt, sender=sender, sum_sha256=sum_sha256)
-
-
-def _sum_path(context: JobContext) -> Path:
-    return context.site.outbox.path(context.job, "sum", *context.at)
 
 
 def _sha256_of(path: Path) -> bytes:

@@ -16,17 +16,16 @@ from federation.messages import (
     Fingerprint,
     Keys,
     PostKind,
-    Proposal,
 )
 from federation.steps import Step, durable
 from policies.decision import PolicyDeniedError, authorize, reauthorize
 from policies.trust import require_unexpired
 from privacy.agreement import EphemeralKey, Purpose, key_fingerprint, require_equal, unwrap, wrap
-from privacy.errors import BudgetExceededError
+from privacy.errors import BudgetExceededError, ProtocolError
 from silo.data.catalogue import Catalogue
 from silo.jobs.context import GROUP_KEY_BYTES, JOB_SECRETS, START_KEY, JobContext
 from silo.release import refuse
-from silo.site import RecordLostError
+from silo.site import JobRecordLostError
 
 
 async def answer(context: JobContext) -> Envelope:
@@ -60,7 +59,8 @@ def _authorise_and_reserve(context: JobContext) -> Acceptance:
         authorization = authorize(
             state.plan, policy, site.ledger_state(policy), site.now(), charter=site.charter
         )
-        site.remember_job(context.job, state.plan, policy)
+        with durable(Step.TERMS_STORED):
+            site.remember_job(context.job, state.plan, policy)
     with durable(Step.RESERVED):
         try:
             site.ledger.reserve(
@@ -88,10 +88,10 @@ async def fetch_catalogue(context: JobContext) -> Catalogue:
     directory.mkdir(exist_ok=True)
     path = directory / f"{wanted.sha256}.jsonl"
     if not path.exists():
-        proposal = context.state.posts[next(iter(context.state.posts))]
         ref = BlobRef(job=context.job, kind=BlobKind.CATALOGUE, sender=context.state.proposer)
-        num_bytes = proposal.content(Proposal).catalogue_bytes
-        await context.connection.download(ref, path, sha256=wanted.sha256, num_bytes=num_bytes)
+        num_bytes = context.state.proposal.catalogue_bytes
+        with durable(Step.CATALOGUE_FETCHED):
+            await context.connection.download(ref, path, sha256=wanted.sha256, num_bytes=num_bytes)
     return Catalogue.load(path, wanted.sha256)
 
 
@@ -101,7 +101,8 @@ async def start(context: JobContext) -> Envelope:
         return stored
     outbox = context.site.outbox
     if outbox.secret(context.job, START_KEY) is None:
-        outbox.store_secret(context.job, START_KEY, EphemeralKey.generate().private_bytes())
+        with durable(Step.START_KEY_STORED):
+            outbox.store_secret(context.job, START_KEY, EphemeralKey.generate().private_bytes())
     key = EphemeralKey.from_bytes(_start_key(context))
     return context.say(context.ephemeral_body(key, os.urandom(32)), Step.START_STORED)
 
@@ -114,7 +115,8 @@ async def wrap_keys(context: JobContext) -> Envelope:
     outbox = context.site.outbox
     if outbox.secret(context.job, JOB_SECRETS) is None:
         secret = await context.worker.make_secret_key()
-        outbox.store_secret(context.job, JOB_SECRETS, secret + os.urandom(GROUP_KEY_BYTES))
+        with durable(Step.SECRETS_STORED):
+            outbox.store_secret(context.job, JOB_SECRETS, secret + os.urandom(GROUP_KEY_BYTES))
     secrets = b"".join(context.secrets())
     keys = context.pair_keys(_start_key(context), Purpose.WRAP)
     wrapped = {
@@ -133,12 +135,13 @@ async def fingerprint(context: JobContext) -> Envelope:
     if context.me != context.state.leader:
         posted = context.state.post(PostKind.KEYS, context.state.leader)
         if posted is None:
-            raise RecordLostError("the leader's keys are not on the board")
+            raise ProtocolError("the leader's keys are not on the board")
         wrapped = base64.b64decode(posted.content(Keys).wrapped[context.me])
         key = context.pair_keys(private, Purpose.WRAP)[context.state.leader]
         secrets = unwrap(key, wrapped, _wrap_context(context, context.me))
         await context.worker.check_secret_key(secrets[:-GROUP_KEY_BYTES])
-        context.site.outbox.store_secret(context.job, JOB_SECRETS, secrets)
+        with durable(Step.SECRETS_STORED):
+            context.site.outbox.store_secret(context.job, JOB_SECRETS, secrets)
     macs = {peer: mac.hex() for peer, mac in _fingerprints(context, sender=context.me).items()}
     return context.say(Fingerprint(macs=macs), Step.FINGERPRINT_STORED)
 
@@ -181,7 +184,7 @@ def _fingerprints(context: JobContext, *, sender: str) -> dict[str, bytes]:
 def _start_key(context: JobContext) -> bytes:
     private = context.site.outbox.secret(context.job, START_KEY)
     if private is None:
-        raise RecordLostError("this silo has lost its job-start key")
+        raise JobRecordLostError("this silo has lost its job-start key")
     return private
 
 
