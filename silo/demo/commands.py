@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -71,7 +72,15 @@ def demo(
         out=out,
     ).check()
     with progress("preparing") as advance:
-        found, parts = run_demo(settings, lambda text: advance(description=text))
+
+        def report(text: str) -> None:
+            """A moving bar for whoever watches, lines for a log."""
+            if sys.stderr.isatty():
+                advance(description=text)
+            else:
+                say(f"… {text}")
+
+        found, parts = run_demo(settings, report)
     for part in parts:
         say(part)
     emit_json(found, json_file)

@@ -155,7 +155,7 @@ def test_the_json_has_every_key(demo: RecordedDemo, plan: Plan) -> None:
     result = demo.result
     assert result["data"].keys() >= {"users", "items", "interactions", "silos"}
     assert (result["data"]["users"], result["data"]["items"]) == (NUM_USERS, NUM_ITEMS)
-    assert result["data"]["silos"].keys() == set(SILOS)
+    assert result["data"]["users_by_silo"].keys() == set(SILOS)
     privacy = result["privacy"]
     assert privacy.keys() >= {
         "unit", "neighboring_relation", "target_epsilon", "target_delta", "epsilon_pld", "noise_placement",
