@@ -71,14 +71,16 @@ def demo(
         num_seeds=seeds,
         out=out,
     ).check()
+    said = ""
     with progress("preparing") as advance:
 
         def report(text: str) -> None:
             """A moving bar for whoever watches, lines for a log."""
-            if sys.stderr.isatty():
-                advance(description=text)
-            else:
+            nonlocal said
+            advance(description=text)
+            if text != said and not sys.stderr.isatty():
                 say(f"… {text}")
+            said = text
 
         found, parts = run_demo(settings, report)
     for part in parts:
