@@ -6,7 +6,7 @@ what was seen at the last look, so commands of a fraction of a second are counte
 over everything the demo started comes from the operating system at its end and misses nothing.
 
     python benchmarks/demo_resources.py
-    python benchmarks/demo_resources.py --runs 1 --silos 8
+    python benchmarks/demo_resources.py --runs 1 --silos 4
 """
 
 from __future__ import annotations
@@ -62,12 +62,20 @@ def role_of(process: psutil.Process) -> str:
     Raises:
         psutil.Error: it has ended.
     """
-    words = process.cmdline()
+    words = _words(process)
     if FORKED not in words:
         return role_of_command(words)
     parent = process.parent()
     limited = process.rlimit(psutil.RLIMIT_AS)[0] != psutil.RLIM_INFINITY
-    return role_of_worker("helpers" if parent is None else role_of_command(parent.cmdline()), limited=limited)
+    return role_of_worker("helpers" if parent is None else role_of_command(_words(parent)), limited=limited)
+
+
+def _words(process: psutil.Process) -> list[str]:
+    """Command line of a process; one that is just ending has none and keeps the role it had."""
+    words = process.cmdline()
+    if not words:
+        raise psutil.NoSuchProcess(process.pid)
+    return words
 
 
 def role_of_command(words: Sequence[str]) -> str:
@@ -184,9 +192,9 @@ def merge(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def show(result: dict[str, Any], page: Page) -> None:
-    """Print the processes, then time and bytes."""
+    """Print one federation's processes, then time and bytes."""
     page.table(
-        "processes of the demo",
+        f"processes of the demo with {result['data']['silos']} silos",
         ("role", "processes", "peak MB", "CPU s", "of all CPU"),
         [
             (
@@ -204,10 +212,8 @@ def show(result: dict[str, Any], page: Page) -> None:
         f"wall {result['wall_seconds']:.0f} s ({phases}); CPU of everything {result['cpu_seconds']:.0f} s"
     )
     sums = result["secure_sum"]
-    for name, sent in sums["bytes_up_per_silo"].items():
-        page.say(
-            f"{name}: sent {sent / MEGA:.2f} MB, fetched {sums['bytes_down_per_silo'][name] / MEGA:.2f} MB"
-        )
+    for name, moved in sums["bytes_by_silo"].items():
+        page.say(f"{name}: sent {moved['up'] / MEGA:.2f} MB, fetched {moved['down'] / MEGA:.2f} MB")
     page.say(
         f"most sent, against float32 of {sums['values']:,} values: "
         f"{sums['ratio_to_float32']:.3f} (at most 1.1)"
@@ -219,25 +225,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=int, default=3, help="a figure is the median of so many demos")
-    parser.add_argument("--silos", type=int, default=4, help="as for archipel demo")
+    parser.add_argument("--silos", type=int, nargs="+", default=[4, 8], help="as for archipel demo")
     parser.add_argument("--model", default="item-graph", help="as for archipel demo")
     parser.add_argument("--out", type=Path, help="folder for the demos; default: a temporary one")
     add_json_option(parser, "demo_resources")
     asked = parser.parse_args(arguments)
     page = Page(asked.json)
-    options = ["--silos", str(asked.silos), "--model", asked.model]
-    runs = []
-    for number in range(asked.runs):
-        page.say(f"demo {number + 1} of {asked.runs} …")
-        with tempfile.TemporaryDirectory(dir=asked.out) as folder:
+    federations = {}
+    for silos in asked.silos:
+        runs = []
+        for number in range(asked.runs):
+            page.say(f"{silos} silos, demo {number + 1} of {asked.runs} …")
             try:
-                runs.append(run_demo(options, Path(folder)))
+                with tempfile.TemporaryDirectory(dir=asked.out) as folder:
+                    runs.append(run_demo(["--silos", str(silos), "--model", asked.model], Path(folder)))
             except DemoFailedError as error:
                 page.say(f"the demo failed: {error}")
                 return 1
-    command = f"python benchmarks/demo_resources.py --runs {asked.runs} {' '.join(options)}"
-    result = header("demo_resources", command) | merge(runs)
-    show(result, page)
+        federations[str(silos)] = merge(runs)
+        show(federations[str(silos)], page)
+    command = f"python benchmarks/demo_resources.py --silos {' '.join(federations)} --runs {asked.runs}"
+    result = header("demo_resources", f"{command} --model {asked.model}") | {"federations": federations}
     write(result, asked.json)
     return 0
 
