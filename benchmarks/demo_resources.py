@@ -26,7 +26,7 @@ from typing import Any
 
 import psutil
 from process_tree import FORKED, ProcessTree, Usage
-from reporting import MEGA, Page, add_json_option, header, write
+from reporting import MEGA, Page, Terminal, add_json_option, header, write
 
 POLL_SECONDS = 0.05
 ROLES = (
@@ -192,19 +192,25 @@ def merge(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def show(result: dict[str, Any], page: Page) -> None:
-    """Print one federation's processes, then time and bytes."""
+    """Print each federation's processes, then time and bytes."""
+    for federation in result["federations"].values():
+        show_federation(federation, page)
+
+
+def show_federation(result: dict[str, Any], page: Page) -> None:
+    """Print one federation; silos, which do the same, share a row."""
     page.table(
         f"processes of the demo with {result['data']['silos']} silos",
-        ("role", "processes", "peak MB", "CPU s", "of all CPU"),
+        ("role", "processes", "largest peak MB", "CPU s together", "of all CPU"),
         [
             (
-                role,
-                f"{entry['processes']:g}",
-                f"{entry['peak_rss_bytes'] / MEGA:.0f}",
-                f"{entry['cpu_seconds']:.1f}",
-                f"{entry['share_of_cpu']:.0%}",
+                kind,
+                f"{sum(entry['processes'] for entry in entries):g}",
+                f"{max(entry['peak_rss_bytes'] for entry in entries) / MEGA:.0f}",
+                f"{sum(entry['cpu_seconds'] for entry in entries):.1f}",
+                f"{sum(entry['share_of_cpu'] for entry in entries):.0%}",
             )
-            for role, entry in result["roles"].items()
+            for kind, entries in _by_kind(result["roles"]).items()
         ],
     )
     phases = ", ".join(f"{name} {seconds:.0f}" for name, seconds in result["phases_seconds"].items())
@@ -212,12 +218,20 @@ def show(result: dict[str, Any], page: Page) -> None:
         f"wall {result['wall_seconds']:.0f} s ({phases}); CPU of everything {result['cpu_seconds']:.0f} s"
     )
     sums = result["secure_sum"]
-    for name, moved in sums["bytes_by_silo"].items():
-        page.say(f"{name}: sent {moved['up'] / MEGA:.2f} MB, fetched {moved['down'] / MEGA:.2f} MB")
     page.say(
-        f"most sent, against float32 of {sums['values']:,} values: "
-        f"{sums['ratio_to_float32']:.3f} (at most 1.1)"
+        f"each silo sent {sums['bytes_up_per_silo'] / MEGA:.2f} MB, "
+        f"{sums['ratio_to_float32']:.3f} × float32 of {sums['values']:,} values (at most 1.1), "
+        f"and fetched {sums['bytes_down_per_silo'] / MEGA:.2f} MB, "
+        "the others' frames to verify the sum included"
     )
+
+
+def _by_kind(roles: dict[str, dict[str, float]]) -> dict[str, list[dict[str, float]]]:
+    """Entries by role without the silo's name."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for role, entry in roles.items():
+        found.setdefault(ROLES[_rank(role)], []).append(entry)
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -230,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder for the demos; default: a temporary one")
     add_json_option(parser, "demo_resources")
     asked = parser.parse_args(arguments)
-    page = Page(asked.json)
+    page = Terminal(asked.json)
     federations = {}
     for silos in asked.silos:
         runs = []
@@ -243,9 +257,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 page.say(f"the demo failed: {error}")
                 return 1
         federations[str(silos)] = merge(runs)
-        show(federations[str(silos)], page)
     command = f"python benchmarks/demo_resources.py --silos {' '.join(federations)} --runs {asked.runs}"
     result = header("demo_resources", f"{command} --model {asked.model}") | {"federations": federations}
+    show(result, page)
     write(result, asked.json)
     return 0
 

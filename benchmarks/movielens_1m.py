@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reporting import Page, add_json_option, header, write
+from reporting import Page, Terminal, add_json_option, header, write
 
 METRIC = "ndcg@20"
 SILOS, SEEDS, COLLUDING_SILOS, DELTA = 4, 3, 1, 1e-5
@@ -142,8 +142,9 @@ def is_kept(record: dict[str, Any] | None, asked: dict[str, str]) -> bool:
     return record is not None and record["state"] == "finished" and record["options"] == asked
 
 
-def show(records: dict[str, Any], page: Page) -> None:
+def show(result: dict[str, Any], page: Page) -> None:
     """Print the comparison, then target by target."""
+    records = result["epsilons"]
     finished = {epsilon: record for epsilon, record in records.items() if record["state"] == "finished"}
     if finished:
         page.table(
@@ -218,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data = data_folder(asked.data)
     if data is None:
         parser.error("name the folder with --data, or its parent in the environment variable ARCHIPEL_DATA")
-    page = Page(asked.json)
+    page = Terminal(asked.json)
     records = keep(asked.json)
     command = "ARCHIPEL_DATA=PATH python benchmarks/movielens_1m.py"
     for epsilon in map(_plain, asked.epsilon):
@@ -231,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         records = dict(sorted(records.items(), key=lambda item: float(item[0])))
         if asked.json != "-":
             write(result_of(command, records), asked.json)
-    show(records, page)
+    show(result_of(command, records), page)
     if asked.json == "-":
         write(result_of(command, records), asked.json)
     return 0 if all_met(records) else 1

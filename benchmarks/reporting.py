@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.table import Table
@@ -59,8 +59,18 @@ def write(result: dict[str, Any], target: str) -> None:
     scratch.replace(path)
 
 
-class Page:
-    """Where people read; standard error while a machine has standard output."""
+class Page(Protocol):
+    """Where a benchmark writes what people read."""
+
+    def say(self, text: str) -> None:
+        """Write a line."""
+
+    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """Write a table under its title."""
+
+
+class Terminal:
+    """Prints; on standard error while a machine has standard output."""
 
     def __init__(self, target: str) -> None:
         self._console = Console(stderr=target == "-", highlight=False)
@@ -70,7 +80,7 @@ class Page:
         self._console.print(text, markup=False, soft_wrap=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Print a table under its title."""
+        """Print a table under its title; all columns but the first stand right."""
         table = Table()
         for number, column in enumerate(columns):
             table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
@@ -78,3 +88,25 @@ class Page:
             table.add_row(*map(str, row))
         self.say(title)
         self._console.print(table)
+
+
+class Markdown:
+    """Collects the same as Markdown, in ``text``."""
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+
+    @property
+    def text(self) -> str:
+        """Everything written so far."""
+        return "\n\n".join(self._parts) + "\n"
+
+    def say(self, text: str) -> None:
+        """Add a paragraph."""
+        self._parts.append(text)
+
+    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """Add a table under its title in bold; all columns but the first stand right."""
+        lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+        self._parts.append(f"**{title[:1].upper()}{title[1:]}**")
+        self._parts.append("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))

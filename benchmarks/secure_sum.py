@@ -29,7 +29,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 from process_tree import FORKED, peak_rss_bytes
-from reporting import MEGA, Page, add_json_option, header, write
+from reporting import MEGA, Page, Terminal, add_json_option, header, write
 
 from federation.aggregation import SumWorker
 from privacy.encryption.frames import read_stream, write_stream
@@ -316,7 +316,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder for the streams; default: a temporary one")
     add_json_option(parser, "secure_sum")
     asked = parser.parse_args(arguments)
-    page = Page(asked.json)
+    page = Terminal(asked.json)
     with tempfile.TemporaryDirectory(dir=asked.out) as name:
         folder = Path(name)
         cost = []

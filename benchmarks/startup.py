@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from reporting import Page, add_json_option, header, write
+from reporting import Page, Terminal, add_json_option, header, write
 
 GOAL_SECONDS = 0.3
 HEAVY = ("torch", "opacus", "tenseal", "dp_accounting", "polars", "pyarrow", "scipy", "grpc")
@@ -159,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     command = f"python benchmarks/startup.py --repeats {asked.repeats} --words {' '.join(asked.words)}"
     result = header("startup", command) | measure(asked.words, asked.repeats)
-    show(result, Page(asked.json))
+    show(result, Terminal(asked.json))
     write(result, asked.json)
     return 1 if result["wall_seconds"] > GOAL_SECONDS or result["heavy_imports"] else 0
 

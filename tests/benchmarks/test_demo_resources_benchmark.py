@@ -91,3 +91,20 @@ def test_what_ended_is_remembered(benchmark_module: ModuleType) -> None:
 def test_a_failed_demo_is_quoted(benchmark_module: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(benchmark_module.DemoFailedError, match=r"exit code 2: .*--silos 1 cannot be"):
         benchmark_module.run_demo(["--silos", "1"], tmp_path)
+
+
+def test_runs_are_merged_by_their_medians(benchmark_module: ModuleType) -> None:
+    told = {"data": {"silos": 2}, "seconds": {"job": 4.0}, "secure_sum": {"values": 3}}
+    runs = [
+        benchmark_module.Run(wall, 10.0, [benchmark_module.Usage("coordinator", peak, 2.0)], told)
+        for wall, peak in ((9.0, 50), (5.0, 70), (7.0, 60))
+    ]
+    found = benchmark_module.merge(runs)
+    assert found["wall_seconds"] == 7.0
+    assert found["phases_seconds"] == {"job": 4.0}
+    assert found["roles"]["coordinator"] == {
+        "processes": 1,
+        "peak_rss_bytes": 60,
+        "cpu_seconds": 2.0,
+        "share_of_cpu": 0.2,
+    }
