@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -47,7 +48,11 @@ def plan() -> str:
     return render_plan(complete_plan(draft))
 
 
-FILES = {"policy.yaml": policy, "plan.yaml": plan, "agent.toml": lambda: DEFAULT_AGENT_TOML}
+FILES: dict[str, Callable[[], str]] = {
+    "policy.yaml": policy,
+    "plan.yaml": plan,
+    "agent.toml": lambda: DEFAULT_AGENT_TOML,
+}
 
 if __name__ == "__main__":
     for name, render in FILES.items():
