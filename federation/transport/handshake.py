@@ -12,10 +12,12 @@ import os
 import socket
 import ssl
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import ClassVar
 
 from cryptography import x509
 
@@ -24,6 +26,13 @@ from federation.transport.tls import PinnedCertificates, TlsIdentity
 from privacy.errors import ArchipelError, TrustError
 
 _TIMEOUT_SECONDS = 5.0
+_SECOND_LOOK_SECONDS = 1.0
+
+
+class RefusedCertificateError(TrustError):
+    """The coordinator hangs up after it has seen this party's certificate."""
+
+    code: ClassVar[str] = "refused_certificate"
 
 
 @dataclass(frozen=True)
@@ -58,10 +67,21 @@ def check_own_certificate(endpoint: Endpoint, now: datetime | None = None) -> No
 def explain(endpoint: Endpoint) -> ArchipelError:
     """Find out why ``endpoint`` does not answer; blocking, at most a few seconds.
 
+    A server that is killed while it shakes hands looks like one that refuses our certificate, so a refusal is
+    believed when it happens twice.
+
     Returns:
         A :class:`~privacy.errors.TrustError` when no retry can help, else an
         :class:`~federation.transport.base.UnreachableError`.
     """
+    found = _look(endpoint)
+    if isinstance(found, RefusedCertificateError):
+        time.sleep(_SECOND_LOOK_SECONDS)
+        found = _look(endpoint)
+    return found
+
+
+def _look(endpoint: Endpoint) -> ArchipelError:
     where = str(endpoint)
     try:
         check_own_certificate(endpoint)
@@ -121,7 +141,7 @@ def _after_handshake(channel: ssl.SSLSocket, endpoint: Endpoint) -> ArchipelErro
         greeting = b""
     if greeting:
         return UnreachableError("the connection broke", where=str(endpoint), remedy="try again")
-    return TrustError(
+    return RefusedCertificateError(
         f"the coordinator does not accept the certificate of {endpoint.party}",
         where=str(endpoint),
         remedy="it may run under another charter than yours (compare charter show on both sides), "
