@@ -11,6 +11,7 @@ Nothing here is a row, a secret or code. Unknown fields and kinds are refused.
 from __future__ import annotations
 
 import hashlib
+from datetime import date
 from enum import StrEnum
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
@@ -96,7 +97,7 @@ class Ephemeral(Body):
     plan_sha256: Hex32
     roster: tuple[PartyName, ...]
     policy_version: int = Field(ge=1)
-    expires: str = Field(max_length=10)
+    expires: date
 
 
 class Keys(Body):
@@ -230,8 +231,15 @@ class Envelope(BaseModel):
         return Place(self.kind, self.round, self.attempt, self.sender)
 
     def content(self, model: type[BodyT]) -> BodyT:
-        """The body as ``model``; the caller names the model that ``BODIES`` has for the kind."""
-        return model.model_validate(self.body)
+        """The body as ``model``; the caller names the model that ``BODIES`` has for the kind.
+
+        Raises:
+            ProtocolError: it is not one.
+        """
+        try:
+            return model.model_validate(self.body)
+        except ValidationError as error:
+            raise ProtocolError(f"a {self.kind} whose body is not one") from error
 
     def to_bytes(self) -> bytes:
         """Canonical bytes: what is stored, sent and compared."""

@@ -40,7 +40,7 @@ from privacy.errors import ArchipelError, DeniedError, EquivocationError, TrustE
 from silo.jobs import close, contribute, start
 from silo.jobs import open as opening
 from silo.jobs.context import JobContext
-from silo.jobs.records import check_records
+from silo.jobs.records import charge_what_left, check_records
 from silo.release import cancel
 from silo.site import JobRecordLostError, RecordLostError, Site
 from silo.worker import Worker
@@ -218,6 +218,7 @@ class Agent:
 
     def _give_up(self, context: JobContext, error: RecordLostError) -> Envelope:
         """Burn the attempt; before a round, or where no further attempt can help, cancel the job."""
+        charge_what_left(context)
         if context.state.round and not isinstance(error, JobRecordLostError):
             with suppress(JobRecordLostError):
                 return contribute.burn(context)

@@ -33,6 +33,12 @@ class JobRecordLostError(RecordLostError):
     code = "job_record_lost"
 
 
+class LedgerLostError(TrustError):
+    """A silo that has taken part in jobs has no ledger any more."""
+
+    code = "ledger_lost"
+
+
 class NotJoinedError(DataError):
     """The silo has no charter or no signed policy yet."""
 
@@ -61,6 +67,7 @@ class Site:
                 f"{self.party.name} is a coordinator", where=str(directory), remedy="name a silo's --dir"
             )
         self.charter = _joined_charter(directory, clock())
+        _refuse_lost_ledger(directory)
         identity = self.party.identity
         self.ledger = Ledger.open(
             directory / "ledger.db", sign=identity.sign_raw, key_id=identity.key_id, clock=clock
@@ -170,6 +177,17 @@ class Site:
 
     def _job_path(self, job: str, name: str) -> Path:
         return self.directory / "jobs" / job / name
+
+
+def _refuse_lost_ledger(directory: Path) -> None:
+    """A silo that has worked has a ledger: a new one would begin with an untouched budget."""
+    has_worked = any((directory / "jobs").glob("*")) or (directory / "outbox" / "outbox.db").exists()
+    if has_worked and not (directory / "ledger.db").exists():
+        raise LedgerLostError(
+            "ledger.db is gone, and with it what has been spent",
+            where=str(directory),
+            remedy="restore the newest backup of ledger.db; peers hold receipts of its head",
+        )
 
 
 def _joined_charter(directory: Path, now: datetime) -> Charter:

@@ -201,11 +201,14 @@ def decode_error(text: str, *, where: str) -> ArchipelError | None:
 
 
 def _plain_error_classes() -> dict[str, type[ArchipelError]]:
-    """Classes by code that are made of message, where and remedy alone, parents before children."""
+    """Classes by code that are made of message, where and remedy alone, parents before children.
+
+    Never a silo's own: what an agent concludes from its records is not for a coordinator to say.
+    """
     found: dict[str, type[ArchipelError]] = {}
     queue: list[type[ArchipelError]] = [ArchipelError]
     for cls in queue:
-        if cls.__init__ is ArchipelError.__init__:
+        if cls.__init__ is ArchipelError.__init__ and not cls.__module__.startswith("silo."):
             found.setdefault(cls.code, cls)
         queue.extend(cls.__subclasses__())
     return found

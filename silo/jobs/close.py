@@ -14,6 +14,7 @@ from policies.signing import SignatureError
 from privacy.ledger import records
 from silo.jobs.aggregates import open_aggregates
 from silo.jobs.context import JobContext
+from silo.jobs.records import charge_what_left
 from silo.model_card import model_card
 from silo.worker import ModelTask
 
@@ -25,6 +26,7 @@ async def head(context: JobContext) -> Envelope:
     if stored := context.said(PostKind.HEAD):
         return stored
     await _write_model(context)
+    charge_what_left(context)
     with durable(Step.REST_RELEASED):
         context.site.ledger.release_rest(context.job)
     current = context.site.ledger.head()
@@ -70,8 +72,9 @@ async def finish(context: JobContext) -> None:
     """File the receipts, release what is left of the reservation, erase every secret of the job."""
     site, job = context.site, context.job
     if job in site.ledger.state().jobs:
+        charge_what_left(context)
         site.ledger.release_rest(job)
-        receipts = _receipts_for_me(context)
+        receipts = _valid_receipts(context)
         if receipts:
             with durable(Step.WITNESSED):
                 site.ledger.witness(job, receipts)
@@ -83,32 +86,30 @@ async def finish(context: JobContext) -> None:
             path.unlink()
 
 
-def _receipts_for_me(context: JobContext) -> list[records.Receipt]:
-    """Valid countersignatures of this silo's own head."""
-    mine = context.state.post(PostKind.HEAD, context.me)
-    if mine is None:
-        return []
-    posted = mine.content(LedgerHead)
+def _valid_receipts(context: JobContext) -> list[records.Receipt]:
+    """Every valid countersignature of a member's head, others' too: a peer keeps what an owner may delete."""
+    state = context.state
     receipts = []
-    for post in context.state.roster_posts(PostKind.RECEIPTS):
+    for post in state.roster_posts(PostKind.RECEIPTS):
         for receipt in post.content(Receipts).receipts:
-            if receipt.silo == context.me:
-                signed = _receipt_bytes(context.job, context.me, posted, by=post.sender)
-                try:
-                    context.site.identity_of(post.sender).verify(signed, receipt.signature)
-                except SignatureError as error:
-                    log.error("receipt_refused", job=context.job, code=error.code, what=error.message)
-                    continue
-                receipts.append(
-                    records.Receipt(
-                        job=context.job,
-                        silo=context.me,
-                        by=post.sender,
-                        head_seq=posted.seq,
-                        head_hash=posted.hash,
-                        signature=receipt.signature,
-                    )
-                )
+            head = state.post(PostKind.HEAD, receipt.silo)
+            if head is None or head.content(LedgerHead) != LedgerHead(seq=receipt.seq, hash=receipt.hash):
+                continue
+            kept = records.Receipt(
+                job=context.job,
+                silo=receipt.silo,
+                by=post.sender,
+                head_seq=receipt.seq,
+                head_hash=receipt.hash,
+                signature=receipt.signature,
+            )
+            try:
+                signed = signed_bytes("receipt", kept.statement())
+                context.site.identity_of(post.sender).verify(signed, kept.signature)
+            except SignatureError as error:
+                log.error("receipt_refused", job=context.job, code=error.code, what=error.message)
+                continue
+            receipts.append(kept)
     return receipts
 
 

@@ -107,7 +107,7 @@ class JobContext:
             plan_sha256=self.state.plan_sha256,
             roster=self.state.roster,
             policy_version=self.authorization.policy_version,
-            expires=self.authorization.policy_expires.isoformat(),
+            expires=self.authorization.policy_expires,
         )
 
     def pair_keys(self, private: bytes, purpose: Purpose, *, in_round: bool = False) -> dict[str, bytes]:

@@ -48,7 +48,7 @@ async def open_sum(context: JobContext) -> Envelope:
     round_, _ = context.at
     try:
         _compare_received(context)
-        if _coin(context):
+        if _is_checked(context):
             await _recompute(context)
         digest = await open_sum_of(context, *context.at)
     except (TrustError, SumRejectedError) as error:
@@ -65,16 +65,23 @@ def _compare_received(context: JobContext) -> None:
         require_equal(expected, bytes.fromhex(post.content(Received).mac), sender=post.sender)
 
 
-def _coin(context: JobContext) -> bool:
-    """This silo's own secret coin, tossed after the sum is fixed; always heads where there is one round."""
+def _is_checked(context: JobContext) -> bool:
+    """This silo's own secret coin, tossed once, after the sum is fixed; heads where there is one round.
+
+    It is kept: a coordinator that withholds the streams must not see it tossed again.
+    """
     if context.state.num_rounds == 1:
         return True
-    probability = context.authorization.verify_sums
-    return secrets.randbelow(1 << 53) < probability * (1 << 53)
+    round_, attempt = context.at
+    name, outbox = f"coin-{round_}-{attempt}", context.site.outbox
+    if outbox.secret(context.job, name) is None:
+        is_heads = secrets.randbelow(1 << 53) < context.authorization.verify_sums * (1 << 53)
+        outbox.store_secret(context.job, name, bytes([is_heads]))
+    return outbox.secret(context.job, name) == b"\x01"
 
 
 async def _recompute(context: JobContext) -> None:
-    """Add all signed streams once more and compare with the coordinator's sum.
+    """Add all signed streams once more and compare with the very bytes that will be opened.
 
     Raises:
         ForgedSumError: it is another sum.
@@ -100,7 +107,7 @@ async def _recompute(context: JobContext) -> None:
         raise ForgedSumError("the signed streams cannot be added") from error
     finally:
         worker.close()
-    if written.sha256 != sum_manifest(context, *context.at).sha256:
+    if bytes.fromhex(written.sha256) != _sha256_of(sum_path(context, *context.at)):
         raise ForgedSumError("the coordinator's sum is not the sum of the signed streams")
     for path in (*paths, target):
         if path != outbox.path(context.job, "stream", round_, attempt):

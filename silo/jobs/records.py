@@ -7,8 +7,29 @@ from federation.rounds import Phase
 from silo.jobs.context import JobContext
 from silo.site import JobRecordLostError, RecordLostError
 
+_LEFT = (PostKind.EPHEMERAL, PostKind.STREAM)
 _OF_JOB = (PostKind.ACCEPTANCE, PostKind.EPHEMERAL, PostKind.KEYS, PostKind.FINGERPRINT)
 _KEYS_ARE_NEEDED = frozenset(Phase) - {Phase.PROPOSED, Phase.CLOSING, Phase.WITNESSING, Phase.ENDED}
+
+
+def charge_what_left(context: JobContext) -> None:
+    """Charge every attempt of which the board shows a post of this silo.
+
+    Always charged already, unless the ledger was restored from a backup: then it does not know what has left,
+    and must before anything is given back.
+
+    Raises:
+        ChargeRefusedError: the restored ledger does not even know the reservation.
+    """
+    state = context.state
+    left = {
+        (place.round, place.attempt)
+        for place in state.posts
+        if place.sender == context.me and place.round > 0 and place.kind in _LEFT
+    }
+    for round_, attempt in sorted(left):
+        event = state.shapes[round_ - 1].event
+        context.site.ledger.commit(context.job, round=round_, attempt=attempt, event=event)
 
 
 def check_records(context: JobContext) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from dataclasses import asdict
-from datetime import date
+from datetime import datetime, timedelta
 
 from federation.messages import (
     Acceptance,
@@ -18,14 +18,16 @@ from federation.messages import (
     PostKind,
 )
 from federation.steps import Step, durable
-from policies.decision import PolicyDeniedError, authorize, reauthorize
+from policies.decision import Authorization, PolicyDeniedError, Reason, authorize, reauthorize
 from policies.trust import require_unexpired
 from privacy.agreement import EphemeralKey, Purpose, key_fingerprint, require_equal, unwrap, wrap
 from privacy.errors import BudgetExceededError, ProtocolError
-from silo.data.catalogue import Catalogue
+from silo.data.catalogue import MAX_CATALOGUE_BYTES, Catalogue
 from silo.jobs.context import GROUP_KEY_BYTES, JOB_SECRETS, START_KEY, JobContext
 from silo.release import refuse
 from silo.site import JobRecordLostError
+
+MAX_PROPOSAL_AGE = timedelta(days=7)
 
 
 async def answer(context: JobContext) -> Envelope:
@@ -34,9 +36,10 @@ async def answer(context: JobContext) -> Envelope:
     stored = outbox.post(job, PostKind.ACCEPTANCE) or outbox.post(job, PostKind.DENIAL)
     if stored:
         return stored
-    await fetch_catalogue(context)
     try:
-        accepted = _authorise_and_reserve(context)
+        authorization = _authorise(context)
+        await _check_catalogue(context)
+        accepted = _reserve(context, authorization)
     except PolicyDeniedError as denied:
         context.site.remember_denial(job, [asdict(reason) for reason in denied.reasons])
         envelope = refuse(
@@ -49,18 +52,44 @@ async def answer(context: JobContext) -> Envelope:
     return context.say(accepted, Step.ANSWER_STORED)
 
 
-def _authorise_and_reserve(context: JobContext) -> Acceptance:
+def _authorise(context: JobContext) -> Authorization:
+    """Ask the policy before anything is fetched for somebody; an answer once reserved for stays."""
     site, state = context.site, context.state
     policy, reserved = site.policy_of(context.job), site.ledger.state().jobs.get(context.job)
     if policy is not None and reserved is not None:
-        authorization = reauthorize(state.plan, policy, reserved)
-    else:
-        policy = site.trusted_policy()
-        authorization = authorize(
-            state.plan, policy, site.ledger_state(policy), site.now(), charter=site.charter
-        )
-        with durable(Step.TERMS_STORED):
-            site.remember_job(context.job, state.plan, policy)
+        return reauthorize(state.plan, policy, reserved)
+    submitted = datetime.fromisoformat(state.proposal.submitted_at)
+    if site.now() - submitted > MAX_PROPOSAL_AGE:
+        raise PolicyDeniedError((_stale(submitted),))
+    policy = site.trusted_policy()
+    authorization = authorize(state.plan, policy, site.ledger_state(policy), site.now(), charter=site.charter)
+    with durable(Step.TERMS_STORED):
+        site.remember_job(context.job, state.plan, policy)
+    return authorization
+
+
+async def _check_catalogue(context: JobContext) -> None:
+    """Fetch what the plan ranks, and count it: every size of the job is derived from that number."""
+    if context.state.proposal.catalogue_bytes > MAX_CATALOGUE_BYTES:
+        raise PolicyDeniedError((_other_catalogue("more bytes than a catalogue may have", "a smaller one"),))
+    found, wanted = len(await fetch_catalogue(context)), context.state.plan.catalogue.items
+    if found != wanted:
+        raise PolicyDeniedError((_other_catalogue(f"{wanted} items", f"the {found} that its file has"),))
+
+
+def _stale(submitted: datetime) -> Reason:
+    return Reason(
+        "proposal_stale", "submitted_at", submitted.isoformat(), f"within {MAX_PROPOSAL_AGE.days} days",
+        "propose the plan anew",
+    )  # fmt: skip
+
+
+def _other_catalogue(found: str, allowed: str) -> Reason:
+    return Reason("catalogue_mismatch", "catalogue", found, allowed, "make the plan with plan new")
+
+
+def _reserve(context: JobContext, authorization: Authorization) -> Acceptance:
+    site, state = context.site, context.state
     with durable(Step.RESERVED):
         try:
             site.ledger.reserve(
@@ -170,9 +199,7 @@ def check_expiries(context: JobContext) -> None:
     now = context.site.now()
     require_unexpired("charter", context.site.charter.expires, now)
     for post in context.state.roster_posts(PostKind.EPHEMERAL):
-        require_unexpired(
-            f"policy of {post.sender}", date.fromisoformat(post.content(Ephemeral).expires), now
-        )
+        require_unexpired(f"policy of {post.sender}", post.content(Ephemeral).expires, now)
 
 
 def _fingerprints(context: JobContext, *, sender: str) -> dict[str, bytes]:
