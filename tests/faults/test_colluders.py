@@ -151,7 +151,7 @@ def test_the_tag_slot_tells_nothing_the_other_slots_do_not(job: CapturedJob) -> 
 
 
 def test_honest_pairs_share_keys_that_no_colluder_can_derive(job: CapturedJob) -> None:
-    """Every private key the coalition has, every public key of the victims, every purpose and pair of names."""
+    """Every private key of the coalition, every public key of the victims, every purpose, every two names."""
     between_honest = job.pair_key(job.silos[VICTIM], OTHER)
     assert between_honest == job.pair_key(job.silos[OTHER], VICTIM)
     privates = [

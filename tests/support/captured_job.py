@@ -147,10 +147,8 @@ class CapturedJob:
     # ── what keys open ───────────────────────────────────────────────────────────────────────────────────
 
     def decrypt(self, frames: list[bytes], secret: bytes) -> Integers:
-        """Slots of any frames under a BFV key (honest code opens sums only; an adversary is not bound)."""
-        holder, summation = KeyHolder.from_secret(secret), Summation()
-        zeros = holder.encrypt(np.zeros(SLOTS_PER_FRAME, np.int64))
-        return np.concatenate([holder.decrypt(summation.sum_frames([frame, zeros])) for frame in frames])
+        """Slots of one silo's frames under a BFV key."""
+        return open_streams(frames, KeyHolder.from_secret(secret))
 
     def pair_key(self, mine: SiloSecrets, peer: str) -> bytes:
         """The mask key that a corrupted silo shares with a peer."""
@@ -166,3 +164,9 @@ class CapturedJob:
         known = {name: self.pair_key(self.silos[name], victim) for name in colluders}
         masks = Masks(known, victim).apply(np.zeros_like(slots))
         return (slots - masks) % PLAIN_MODULUS
+
+
+def open_streams(frames: list[bytes], holder: KeyHolder) -> Integers:
+    """Slots of any frames (honest code opens sums only: an adversary adds an encryption of zero)."""
+    summation, zeros = Summation(), holder.encrypt(np.zeros(SLOTS_PER_FRAME, np.int64))
+    return np.concatenate([holder.decrypt(summation.sum_frames([frame, zeros])) for frame in frames])

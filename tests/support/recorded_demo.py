@@ -113,7 +113,7 @@ class _Recorder:
         self._root = root
         self._run = root / "run"
         self._hooks = root / "hooks"
-        self._seen: dict[str, Any] = {"modules": {}, "children": []}
+        self._seen: dict[str, Any] = {"modules": {}}
         self._deadline = time.monotonic() + DEADLINE_SECONDS
 
     def record(self) -> dict[str, Any]:
@@ -149,12 +149,12 @@ class _Recorder:
             stopped.send_signal(signal.SIGCONT)
 
     def _first_aggregate(self) -> Path | None:
-        return next(self._run.glob("silos/*/jobs/*/aggregate-1.npy"), None)
+        return next(self._run.glob("silos/*/jobs/*/aggregate-1*.npy"), None)
 
     def _look(self) -> None:
-        aggregate = self._first_aggregate()
-        assert aggregate is not None
-        self._seen["job"] = aggregate.parent.name
+        opened = self._first_aggregate()
+        assert opened is not None
+        self._seen["job"] = opened.parent.name
         coordinator, agents = self._named("coordinator run"), self._agents()
         port = json.loads((self._run / "coordinator" / "card.json").read_text())["port"]
         self._seen |= {
@@ -178,7 +178,7 @@ class _Recorder:
         others = [silo for silo in SILOS if silo != STOPPED]
         job, target = self._seen["job"], self._root / "captured"
         for silo in others:
-            self._wait(lambda s=silo: self._aggregate(s, job).exists())  # type: ignore[misc]
+            self._wait(lambda s=silo: self._aggregate(s, job))  # type: ignore[misc]
         shutil.copytree(self._run / "coordinator" / "spool" / job, target / "spool")
         for database in ("coordinator.db", "trail.db"):
             _copy_database(self._run / "coordinator" / database, target / "coordinator" / database)
@@ -186,10 +186,12 @@ class _Recorder:
             outbox = self._run / "silos" / silo / "outbox" / "outbox.db"
             _copy_database(outbox, target / silo / "outbox" / "outbox.db")
         for silo in others:
-            shutil.copy(self._aggregate(silo, job), target / silo / "aggregate-1.npy")
+            opened = self._aggregate(silo, job)
+            assert opened is not None
+            shutil.copy(opened, target / silo / "aggregate-1.npy")
 
-    def _aggregate(self, silo: str, job: str) -> Path:
-        return self._run / "silos" / silo / "jobs" / job / "aggregate-1.npy"
+    def _aggregate(self, silo: str, job: str) -> Path | None:
+        return next((self._run / "silos" / silo / "jobs" / job).glob("aggregate-1*.npy"), None)
 
     # ── processes ────────────────────────────────────────────────────────────────────────────────────────
 
