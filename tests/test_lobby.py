@@ -1,4 +1,4 @@
-"""The lobby: what ``archipel`` mounts, that it answers without loading what is heavy, that all is explained."""
+"""The lobby: what ``archipel`` mounts, that it answers at once, and that everything is explained."""
 
 from __future__ import annotations
 
