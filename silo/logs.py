@@ -22,6 +22,7 @@ def configure_logs(directory: Path, level: str) -> None:
     """
     (directory / "logs").mkdir(exist_ok=True)
     to_file = RotatingFileHandler(directory / "logs" / "agent.log", maxBytes=MAX_LOG_BYTES, backupCount=5)
+    logging.raiseExceptions = False  # a full disk costs lines, and shows no traceback
     root = logging.getLogger()
     root.handlers = [to_file, logging.StreamHandler(sys.stderr)]
     for handler in root.handlers:

@@ -111,6 +111,7 @@ def make_small_federation(
     num_items: int = 30,
     orders: tuple[float, ...] | None = None,
     budget_epsilon: float = 8.0,
+    verify_sums: float = 1.0,
     **draft: Any,
 ) -> SmallFederation:
     """Parties, charter, data, signed policies and a plan; ``draft`` overrides the plan's fields."""
@@ -151,7 +152,7 @@ def make_small_federation(
             max_epsilon_per_plan=4.0,
             min_silos=len(silos),
             min_colluding_silos=1,
-            verify_sums=1.0,
+            verify_sums=verify_sums,
         )
         (made.directory(name) / "policy.yaml").write_text(policy)
         join(made.directory(name), parties.hub.directory / "charter.yaml")
@@ -211,7 +212,7 @@ class InProcess:
     async def finish(self, job: str) -> JobState:
         """The end of ``job``, once every running agent is done with it."""
         state = await self.follow(job, lambda state: state.phase is Phase.ENDED)
-        while not all(site.job_note(job).get("finished") for site in self.sites.values()):
+        while not all(site.job_note(job).get("finished") for site in self.sites.values()):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         return state
 
