@@ -37,6 +37,7 @@ from silo.models.item_graph import (
     ItemGraphSettings,
     exact_ease,
     factored_ease,
+    score_scale,
     symmetric_gram,
     triangle_sums,
 )
@@ -56,8 +57,12 @@ DENOISE_GRID: dict[str, tuple[Any, ...]] = {
     "max_communality": (0.8, 0.95),
     "steps": (20, 40),
 }
-SCORE_GRID: dict[str, tuple[Any, ...]] = {"ridge": (1.0, 2.0, 4.0), "min_uniqueness": (0.02, 0.1)}
-EXACT_RIDGES = (2.0, 8.0, 16.0, 32.0)
+SCORE_GRID: dict[str, tuple[Any, ...]] = {
+    "ridge": (1.0, 2.0, 4.0),
+    "min_uniqueness": (0.02, 0.1),
+    "popularity_discount": (0.0, 0.1, 0.2, 0.3),
+}
+EXACT_RIDGES = (8.0, 16.0, 32.0)
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,7 @@ def try_bench(bench: Bench) -> dict[str, dict[str, float]]:
             if known is None or known[0] != settings.denoise:
                 known = settings.denoise, denoise(gram, std, features, settings=settings.denoise)
             left, right = factored_ease(known[1], settings)
+            right *= score_scale(known[1].diagonal, settings.popularity_discount)[:, None]
             quality = bench.quality(model_of(gram, left, right, known[1].diagonal))
             found.setdefault(label, {})[cell] = quality
         print(f"  {cell}: {found['defaults'][cell]:.4f}", flush=True)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from silo.data.interactions import Interactions
 
 BLOCK_ITEMS = 256
+RAREST = 1e-3
 EXACT_RIDGE = 16.0
 """Ridge of :func:`exact_ease` in units of the Gram's mean diagonal."""
 
@@ -45,11 +46,14 @@ class ItemGraphSettings:
     Attributes:
         ridge: EASE ridge on the denoised Gram, units of its mean diagonal.
         min_uniqueness: least part of an item's diagonal left to itself, relative to its communality.
+        popularity_discount: an item's score is divided by this power of its popularity; EASE leans to what
+            everybody has.
         denoise: constants of the denoising.
     """
 
     ridge: float = 2.0
     min_uniqueness: float = 0.1
+    popularity_discount: float = 0.2
     denoise: DenoiseSettings = field(default_factory=DenoiseSettings)
 
 
@@ -141,6 +145,13 @@ def factored_ease(model: DenoisedGram, settings: ItemGraphSettings) -> tuple[Mat
     right: Matrix = left @ core
     precision: Vector = 1.0 / uniqueness - (right * left).sum(1)
     return left, right / precision[:, None]
+
+
+def score_scale(popularity: Vector, discount: float) -> Vector:
+    """Factor of each item's score: ``popularity^-discount``, mean popularity 1, bounded for the rarest."""
+    relative = np.maximum(popularity, RAREST * popularity.max()) / popularity.mean()
+    scale: Vector = relative**-discount
+    return scale
 
 
 class ItemGraph(Family):
@@ -239,9 +250,10 @@ def fit(
     metadata = {"family": "item-graph", "gate_z": f"{z:.3f}", "gate": "popularity" if z <= 0 else "model"}
     if z <= 0:
         return Recommender.of_popularity(popularity, metadata, is_fallback=True)
+    scale = score_scale(denoised.diagonal, settings.popularity_discount)
     return Recommender(
         left=left.astype(np.float32),
-        right=right.astype(np.float32),
+        right=(right * scale[:, None]).astype(np.float32),
         bias=np.zeros(len(gram), np.float32),
         popularity=popularity,
         metadata=metadata,

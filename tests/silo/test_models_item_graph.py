@@ -19,6 +19,7 @@ from silo.models.item_graph import (
     exact_ease,
     factored_ease,
     fit,
+    score_scale,
     symmetric_gram,
     triangle_size,
     triangle_sums,
@@ -155,6 +156,29 @@ def test_factored_ease_equals_ease_of_the_same_dense_gram() -> None:
     expected = np.eye(30) - precision / np.diagonal(precision)
     off = ~np.eye(30, dtype=bool)
     np.testing.assert_allclose((left @ right.T)[off], expected[off], atol=1e-9)
+
+
+def test_scores_are_discounted_by_popularity_and_the_rarest_are_bounded() -> None:
+    scale = score_scale(np.array([4.0, 1.0, 0.0, 3.0]), 0.5)
+    np.testing.assert_allclose(scale, [2**-0.5, 2**0.5, 500**0.5, 1.5**-0.5])
+    np.testing.assert_array_equal(score_scale(np.array([4.0, 0.0]), 0.0), [1.0, 1.0])
+
+
+def test_the_discount_reaches_the_model_that_ships() -> None:
+    gram, _ = taste_gram()
+    noisy = noised(gram, 1.0, 1)
+    plain, discounted = (
+        fit(noisy, 1.0, None, rng=np.random.default_rng(0), rank=8, settings=constants)
+        for constants in (
+            ItemGraphSettings(popularity_discount=0.0),
+            ItemGraphSettings(popularity_discount=0.5),
+        )
+    )
+    assert plain.right is not None
+    assert discounted.right is not None
+    scale = score_scale(plain.popularity.astype(np.float64), 0.5)
+    np.testing.assert_allclose(discounted.right, plain.right * scale[:, None], rtol=1e-4)
+    assert plain.metadata["gate_z"] == discounted.metadata["gate_z"]
 
 
 def test_taste_survives_noise_and_beats_popularity() -> None:
