@@ -82,38 +82,60 @@ def rank(scorer: Scorer, train: Interactions, held_out: Interactions) -> Ranking
 
     Ties are broken by the smaller item index. Memory is bounded by ``USERS_PER_BLOCK`` × items.
     """
-    if train.catalogue != held_out.catalogue:
-        raise DataError("training and held-out rows speak of different catalogues")
     seen, relevant = _aligned(train, held_out)
+    if relevant.shape[0] == 0:
+        raise NothingToEvaluateError(
+            "no user has a held-out item",
+            remedy="Hold out rows of users with two interactions or more.",
+        )
     blocks = [
-        _best_unseen(_scores(scorer, histories), histories)
+        _best_unseen(_scores(scorer, histories, strict=True), histories)
         for start in range(0, relevant.shape[0], USERS_PER_BLOCK)
         for histories in [seen[start : start + USERS_PER_BLOCK]]
     ]
     return Rankings(np.concatenate(blocks), relevant)
 
 
+def rank_each_alone(scorer: Scorer, train: Interactions, held_out: Interactions) -> Iterator[Rankings]:
+    """Rank as ``rank``, one user a call: what is yielded for one depends on nobody else, to the last bit.
+
+    ``rank`` is many times faster, but a product over a block of users rounds differently with its size.
+
+    Yields:
+        The ranking of each user with held-out items, in their order; nothing where there is none. A score
+        that is NaN ranks nowhere: one user's must not stop the others'.
+    """
+    seen, relevant = _aligned(train, held_out)
+    for user in range(relevant.shape[0]):
+        history = seen[user : user + 1]
+        top = _best_unseen(_scores(scorer, history, strict=False), history)
+        yield Rankings(top, relevant[user : user + 1])
+
+
 def _aligned(train: Interactions, held_out: Interactions) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+    if train.catalogue != held_out.catalogue:
+        raise DataError("training and held-out rows speak of different catalogues")
     relevant = held_out.matrix()
     evaluated = np.flatnonzero(np.diff(relevant.indptr))
-    if evaluated.size == 0:
-        raise NothingToEvaluateError(
-            "no user has a held-out item",
-            remedy="Hold out rows of users with two interactions or more.",
-        )
     row_of = {user_id: row for row, user_id in enumerate(train.user_ids)}
-    rows = np.array([row_of.get(held_out.user_ids[user], train.num_users) for user in evaluated])
+    rows = np.array(
+        [row_of.get(held_out.user_ids[user], train.num_users) for user in evaluated], dtype=np.int64
+    )
     stranger = sp.csr_matrix((1, train.num_items))
-    histories = sp.csr_matrix(sp.vstack([train.matrix(), stranger], format="csr"))[rows]
+    histories = sp.csr_matrix(sp.vstack([train.matrix(), stranger], format="csr"))[
+        np.array(rows, dtype=np.int64)
+    ]
     return histories, relevant[evaluated]
 
 
-def _scores(scorer: Scorer, histories: sp.csr_matrix) -> npt.NDArray[np.float64]:
+def _scores(scorer: Scorer, histories: sp.csr_matrix, *, strict: bool) -> npt.NDArray[np.float64]:
     scores = np.array(scorer.scores(histories), dtype=np.float64)
     if scores.shape != histories.shape:
         raise ScoresError(f"scores have shape {scores.shape} instead of {histories.shape}")
-    if np.isnan(scores).any():
+    unordered = np.isnan(scores)
+    if strict and unordered.any():
         raise ScoresError("a score is NaN")
+    scores[unordered] = -np.inf
     return scores
 
 

@@ -20,6 +20,7 @@ import rfc8785
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from privacy.errors import DataError, TrustError
+from silo.data.ids import canonical_id
 
 MAX_CATALOGUE_BYTES: Final = 512 * 1024 * 1024
 MAX_ITEM_ID_CHARS: Final = 256
@@ -41,7 +42,7 @@ class CatalogueItem(BaseModel):
     """One public item.
 
     Attributes:
-        item_id: external id, as it stands in the organisations' own tables.
+        item_id: external id, as it stands in the organisations' own tables, in its one text.
         title: what a person calls it.
         text: a short description in words.
         attributes: public labels such as genres; kept sorted and unique.
@@ -59,6 +60,8 @@ class CatalogueItem(BaseModel):
     def _one_line(cls, value: str) -> str:
         if value != value.strip() or any(ord(character) < 32 for character in value):
             raise ValueError("item_id has surrounding blanks or control characters")
+        if value != canonical_id(value):
+            raise ValueError(f"item_id is not written as '{canonical_id(value)}'")
         return value
 
     @field_validator("attributes")

@@ -1,8 +1,9 @@
 """Rows to interactions, by rules that look at one person at a time.
 
 Every rule uses constants of the plan or the policy and that person's rows only, so adding or removing one
-person changes nobody else's rows and cleaning costs no privacy. What is wrong with a whole table is an error
-instead. The report counts people and rows: it stays with the silo's own administrator.
+person changes nobody else's rows and cleaning costs no privacy. Whatever is wrong with single rows or users,
+``clean`` can go on without them: an error at the time of a contribution would be seen by all members, and one
+person could cause it. The report counts what was left out; it stays with the silo's own administrator.
 """
 
 from __future__ import annotations
@@ -36,8 +37,11 @@ class CleaningReport(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rows: int
+    unusable_rows: int
     excluded_users: int
     excluded_rows: int
+    unmatched_exclusions: int
+    outside_rows: int
     impossible_times: int
     non_positive_weights: int
     duplicates: int
@@ -45,11 +49,14 @@ class CleaningReport(BaseModel):
     rows_over_cap: int
     users: int
     interactions: int
+    users_above_bound: int
 
     def lines(self) -> tuple[str, ...]:
         """The report in words: what was read, each thing that was dropped, what remains."""
         dropped = {
+            "rows without a usable id or with a weight that is no number": self.unusable_rows,
             f"rows of people who opted out ({self.excluded_users:,} people)": self.excluded_rows,
+            "rows of items outside the catalogue": self.outside_rows,
             "rows with an impossible time": self.impossible_times,
             "rows with a weight of zero or less": self.non_positive_weights,
             "repeated (user, item) pairs": self.duplicates,
@@ -60,6 +67,21 @@ class CleaningReport(BaseModel):
             *(f"{count:,} left out: {what}" for what, count in dropped.items() if count),
             f"{self.interactions:,} interactions of {self.users:,} users remain",
         )
+
+    def warnings(self) -> tuple[str, ...]:
+        """What somebody should look into although the rows can be used."""
+        found = []
+        if self.unmatched_exclusions:
+            found.append(
+                f"{self.unmatched_exclusions:,} ids of people who opted out stand in no row: nobody is left "
+                "out for them. Compare how the list and the tables write ids."
+            )
+        if self.users_above_bound:
+            found.append(
+                f"{self.users_above_bound:,} users more than the plan's max_users_per_silo: sums are cut off "
+                "at the bound it allows for. Propose a plan with a larger one."
+            )
+        return tuple(found)
 
 
 def refuse_outside(item_ids: pl.Series, catalogue: Catalogue, *, where: str | None = None) -> None:
@@ -87,13 +109,18 @@ def clean(
     max_interactions_per_user: int,
     max_users: int | None = None,
     exclude_users: Collection[str] = (),
+    strict: bool = True,
 ) -> tuple[Interactions, CleaningReport]:
     """Make interactions of a dataset's rows.
 
-    In this order: rows of people who opted out, with an impossible time (negative, NaN, in no calendar) or
-    with a weight of zero or less are left out; of a repeated pair the latest row stays; of a longer history
-    than the cap the most recent rows stay, rows without a time counting as the oldest and ties decided by a
-    hash of user and item.
+    In this order: rows without an id or with a weight that is no number, of people who opted out, of items
+    outside the catalogue, with an impossible time (negative, NaN, in no calendar) or with a weight of zero or
+    less are left out; of a repeated pair the latest row stays; of a longer history than the cap the most
+    recent rows stay, rows without a time counting as the oldest and ties decided by a hash of user and item.
+
+    More users than ``max_users`` are counted and stay, all of them: choosing some would make one person's
+    place depend on the others, refusing would show the members that there is one too many, and the sum is
+    clamped to its public range anyway.
 
     Args:
         rows: as ``silo.data.sources.read_dataset`` gives them: ``user_id``, ``item_id``, and ``timestamp``,
@@ -101,16 +128,16 @@ def clean(
         catalogue: the plan's public list.
         max_interactions_per_user: the smaller cap of plan and policy.
         max_users: the plan's ``max_users_per_silo``; ``None`` sets no bound.
-        exclude_users: external ids of people who said no.
+        exclude_users: canonical ids of people who said no, as ``read_exclusions`` gives them.
+        strict: refuse items outside the catalogue instead of leaving their rows out: for a person at the
+            keyboard and for public sets, never for a contribution.
 
     Returns:
         Interactions, users in the order of their ids, and the report for the local administrator.
 
     Raises:
         UsageError: a cap below one.
-        OutsideCatalogueError: an item is not in the catalogue.
-        TooManyUsersError: more users remain than ``max_users``. Choosing some would make one person's place
-            depend on the others.
+        OutsideCatalogueError: if ``strict``, an item is not in the catalogue.
     """
     if max_interactions_per_user < 1:
         raise UsageError(
@@ -118,27 +145,28 @@ def clean(
             where="max_interactions_per_user",
             remedy="Set it to 1 or more.",
         )
-    excluded = rows["user_id"].is_in(list(exclude_users))
-    kept = rows.filter(~excluded)
-    refuse_outside(kept["item_id"], catalogue)
-    timed = _without_impossible_times(kept)
+    usable = _usable(rows)
+    excluded = usable["user_id"].is_in(list(exclude_users))
+    kept = usable.filter(~excluded)
+    if strict:
+        refuse_outside(kept["item_id"], catalogue)
+    inside = kept.filter(kept["item_id"].is_in(list(catalogue.item_ids)))
+    timed = _without_impossible_times(inside)
     weighed = timed.filter((pl.col("weight") > 0).fill_null(True)) if "weight" in timed.columns else timed
     once = weighed.sort("timestamp", nulls_last=False, maintain_order=True).unique(
         ["user_id", "item_id"], keep="last", maintain_order=True
     )
     capped = _capped(once, max_interactions_per_user)
     interactions = _indexed(capped, catalogue)
-    if max_users is not None and interactions.num_users > max_users:
-        raise TooManyUsersError(
-            f"more users than the {max_users:,} this plan allows for",
-            where="max_users_per_silo",
-            remedy="Propose a plan with a larger max_users_per_silo.",
-        )
+    excluded_users = usable.filter(excluded)["user_id"].n_unique()
     report = CleaningReport(
         rows=rows.height,
-        excluded_users=rows.filter(excluded)["user_id"].n_unique(),
-        excluded_rows=rows.height - kept.height,
-        impossible_times=kept.height - timed.height,
+        unusable_rows=rows.height - usable.height,
+        excluded_users=excluded_users,
+        excluded_rows=usable.height - kept.height,
+        unmatched_exclusions=len(set(exclude_users)) - excluded_users,
+        outside_rows=kept.height - inside.height,
+        impossible_times=inside.height - timed.height,
         non_positive_weights=timed.height - weighed.height,
         duplicates=weighed.height - once.height,
         users_over_cap=once["user_id"]
@@ -148,8 +176,14 @@ def clean(
         rows_over_cap=once.height - capped.height,
         users=interactions.num_users,
         interactions=interactions.num_interactions,
+        users_above_bound=0 if max_users is None else max(0, interactions.num_users - max_users),
     )
     return interactions, report
+
+
+def _usable(rows: pl.DataFrame) -> pl.DataFrame:
+    named = rows.drop_nulls(["user_id", "item_id"])
+    return named.filter(~pl.col("weight").is_nan().fill_null(False)) if "weight" in rows.columns else named
 
 
 def _without_impossible_times(rows: pl.DataFrame) -> pl.DataFrame:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from policies.console import HERE, Debug, Dir, Json, command, emit_json, say
-from privacy.errors import DataError
+from privacy.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from policies.plan import Plan
     from policies.silo_policy import Dataset
     from silo.data.catalogue import Catalogue
     from silo.data.cleaning import CleaningReport
@@ -34,27 +35,38 @@ def check(
             help="Item list to check against; default: the only one in catalogues/.", metavar="FILE"
         ),
     ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(help="Check as this plan would read: its catalogue, caps and holdout.", metavar="FILE"),
+    ] = None,
     json_file: Json = None,
     debug: Debug = False,
 ) -> None:
-    """Read the datasets as policy.yaml declares them and say what cleaning does. Counts stay here."""
+    """Read the datasets as policy.yaml declares them and say what cleaning does. Counts stay here.
+
+    What is wrong with single rows is a problem here; a job leaves such rows out and goes on.
+    """
     from policies.files import load_yaml
+    from policies.plan import Plan
     from policies.silo_policy import SiloPolicy
 
     policy = load_yaml(directory / "policy.yaml", SiloPolicy)
-    items, note = _find_catalogue(directory, catalogue)
+    terms = load_yaml(plan, Plan) if plan else None
+    items, note = _find_catalogue(directory, catalogue, terms)
     say(note)
     result: dict[str, Any] = {"catalogue_sha256": items.sha256 if items else None, "datasets": {}}
     problems = []
     for name, dataset in policy.datasets.items():
         try:
-            report = _check_dataset(dataset, directory, items)
+            report = _check_dataset(dataset, directory, items, terms)
         except DataError as error:
             problems.append(name)
             say(f"{name}: {error}")
             result["datasets"][name] = {"report": None, "problem": _plain_problem(error)}
             continue
         say("\n  ".join((f"{name}: usable", *report.lines())))
+        for warning in report.warnings():
+            say.warn(f"{name}: {warning}")
         result["datasets"][name] = {"report": report.model_dump(), "problem": None}
     emit_json(result, json_file)
     if problems:
@@ -97,10 +109,18 @@ def catalogue(
     )
 
 
-def _find_catalogue(directory: Path, given: Path | None) -> tuple[Catalogue | None, str]:
+def _find_catalogue(directory: Path, given: Path | None, plan: Plan | None) -> tuple[Catalogue | None, str]:
     from silo.data.catalogue import Catalogue
     from silo.data.item_files import read_item_file
+    from silo.rows import plan_catalogue
 
+    if given is not None and plan is not None:
+        raise UsageError(
+            "a plan names its own catalogue", where="--catalogue", remedy="Give --catalogue or --plan."
+        )
+    if plan is not None:
+        items = plan_catalogue(directory, plan)
+        return items, f"catalogue: the plan's, {len(items):,} items"
     if given is not None:
         items = read_item_file(given)
         return items, f"catalogue: {given}, {len(items):,} items"
@@ -112,11 +132,16 @@ def _find_catalogue(directory: Path, given: Path | None) -> tuple[Catalogue | No
     return None, f"{what} in {directory / 'catalogues'}: items are not compared (name one with --catalogue)"
 
 
-def _check_dataset(dataset: Dataset, directory: Path, items: Catalogue | None) -> CleaningReport:
+def _check_dataset(
+    dataset: Dataset, directory: Path, items: Catalogue | None, plan: Plan | None
+) -> CleaningReport:
     from silo.data.catalogue import Catalogue, CatalogueItem
     from silo.data.cleaning import clean
     from silo.data.sources import read_dataset, read_exclusions
+    from silo.rows import load_rows
 
+    if plan is not None:
+        return load_rows(directory, plan, dataset, strict=True).report
     rows = read_dataset(dataset, directory, items)
     if items is None:
         occurring = rows["item_id"].unique().to_list()

@@ -17,6 +17,7 @@ import scipy.sparse as sp
 
 from privacy.errors import DataError
 from silo.data.catalogue import Catalogue
+from silo.data.ids import canonical_id
 
 SCHEMA: Final = pl.Schema({"user_index": pl.UInt32, "item_index": pl.UInt32, "timestamp": pl.Int64})
 
@@ -78,8 +79,8 @@ class Interactions:
         )
 
     def of(self, user_id: str) -> npt.NDArray[np.int64]:
-        """Item indices of one user, ascending; empty for a user who is not known here."""
-        index = self._user_index.get(user_id)
+        """Item indices of one user, ascending, however the id is written; empty for someone unknown here."""
+        index = self._user_index.get(canonical_id(user_id))
         if index is None:
             return np.empty(0, dtype=np.int64)
         return self._items[self._starts[index] : self._starts[index + 1]].astype(np.int64)

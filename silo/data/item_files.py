@@ -11,6 +11,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from silo.data.catalogue import Catalogue, CatalogueError, CatalogueItem
+from silo.data.ids import canonical_id
 from silo.data.tables import MissingColumnError, TableFormat, UnreadableTableError, read_table
 
 MOVIELENS_GENRES: Final = (
@@ -89,7 +90,8 @@ def _catalogue(records: list[Record], path: Path) -> Catalogue:
                 "no column of item ids", where=str(path), remedy="Name the column of item ids `item_id`."
             )
         try:
-            items.append(CatalogueItem.model_validate(record))
+            item_id = canonical_id(str(record["item_id"]))
+            items.append(CatalogueItem.model_validate({**record, "item_id": item_id}))
         except ValidationError as error:
             what = error.errors(include_url=False, include_input=False)[0]["msg"]
             raise CatalogueError(

@@ -1,4 +1,8 @@
-"""A silo's own tables, read as its signed policy declares them."""
+"""A silo's own tables, read as its signed policy declares them.
+
+``strict`` is as in ``silo.data.tables``: errors about single rows are for the silo's own people, never for a
+contribution.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from policies.silo_policy import Dataset
 from silo.data.catalogue import Catalogue
 from silo.data.cleaning import refuse_outside
 from silo.data.tables import (
+    EmptyTableError,
     MissingColumnError,
     UnreadableTableError,
     read_table,
@@ -21,22 +26,28 @@ from silo.data.tables import (
 _USER_ID: Final = "user_id"
 
 
-def read_dataset(dataset: Dataset, directory: Path, catalogue: Catalogue | None) -> pl.DataFrame:
+def read_dataset(
+    dataset: Dataset, directory: Path, catalogue: Catalogue | None, *, strict: bool = True
+) -> pl.DataFrame:
     """Read all rows of a dataset; nothing is dropped yet.
 
     Args:
         dataset: from the policy: files, column names.
         directory: the silo's directory; relative paths start there.
-        catalogue: items outside it are refused, with the file's name; ``None`` skips that check.
+        catalogue: if ``strict``, items outside it are refused, with the file's name; ``None`` skips that.
+        strict: refuse what is wrong with single rows. Otherwise they stay, marked, for ``clean`` to drop.
 
     Returns:
-        ``user_id``, ``item_id`` (text), ``timestamp`` (Unix seconds, null where there is none,
-        ``IMPOSSIBLE_TIME`` where there cannot be one) and ``weight`` (float64, null where there is none).
+        ``user_id``, ``item_id`` (canonical text, null where there cannot be one), ``timestamp`` (Unix
+        seconds, null where there is none, ``IMPOSSIBLE_TIME`` where there cannot be one) and ``weight``
+        (float64, null where there is none, NaN where there cannot be one).
 
     Raises:
         UnreadableTableError: no file there, or not in the declared format.
-        EmptyTableError, MissingColumnError, BadValueError: what is wrong, and in which line.
-        OutsideCatalogueError: a file names items the catalogue does not hold.
+        EmptyTableError: no row in any file; if ``strict``, a file without rows.
+        MissingColumnError: a file without a column the policy names.
+        BadValueError: a column of a type that cannot be right; if ``strict``, a value, with its line.
+        OutsideCatalogueError: if ``strict``, a file names items the catalogue does not hold.
     """
     named = dataset.columns
     columns = {"user_id": named.user_id, "item_id": named.item_id}
@@ -49,27 +60,39 @@ def read_dataset(dataset: Dataset, directory: Path, catalogue: Catalogue | None)
     ]
     tables = []
     for path in _files(dataset, directory):
-        table = read_table(path, dataset.source.format)
+        table = read_table(path, dataset.source.format, may_be_empty=not strict, strict=strict)
         first_line = 1 if dataset.source.format == "parquet" else 2
-        rows = standard_rows(table, columns, where=str(path), first_line=first_line).with_columns(absent)
-        if catalogue is not None:
+        rows = standard_rows(
+            table, columns, where=str(path), first_line=first_line, strict=strict
+        ).with_columns(absent)
+        if strict and catalogue is not None:
             refuse_outside(rows["item_id"], catalogue, where=str(path))
         tables.append(rows)
-    return pl.concat(tables)
+    everything = pl.concat(tables)
+    if everything.is_empty():
+        raise EmptyTableError(
+            "the dataset has no rows", where=dataset.source.path, remedy="Give files with rows."
+        )
+    return everything
 
 
-def read_exclusions(dataset: Dataset, directory: Path) -> frozenset[str]:
+def read_exclusions(dataset: Dataset, directory: Path, *, strict: bool = True) -> frozenset[str]:
     """External ids of the people who said no (``exclude_users``); empty where the policy names no file.
 
     Args:
         dataset: from the policy.
         directory: the silo's directory.
+        strict: refuse a value that cannot be an id. Otherwise it excludes nobody, which overlooks nobody:
+            rows under such an id are dropped too.
+
+    Returns:
+        Canonical texts, as ``read_dataset`` writes ids.
 
     Raises:
-        UnreadableTableError: the file is missing or no CSV: nobody's no is overlooked.
+        UnreadableTableError: the file is missing or no CSV, in either mode: nobody's no is overlooked.
         MissingColumnError: its header has neither ``user_id`` nor the dataset's own name of that column.
         EmptyTableError: it has not even a header (cut short?); a header without ids is fine.
-        BadValueError: an id is missing, NaN or negative.
+        BadValueError: if ``strict``, an id is missing, NaN, negative or garbled.
     """
     if dataset.exclude_users is None:
         return frozenset()
@@ -82,9 +105,8 @@ def read_exclusions(dataset: Dataset, directory: Path) -> frozenset[str]:
             where=f"{path}:1",
             remedy=f"Make '{dataset.columns.user_id}' the first line, then one id a line.",
         )
-    return frozenset(
-        standard_rows(table, {_USER_ID: column}, where=str(path), first_line=2)[_USER_ID].to_list()
-    )
+    ids = standard_rows(table, {_USER_ID: column}, where=str(path), first_line=2, strict=strict)[_USER_ID]
+    return frozenset(ids.drop_nulls().to_list())
 
 
 def _files(dataset: Dataset, directory: Path) -> list[Path]:

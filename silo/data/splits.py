@@ -58,17 +58,26 @@ def split(
         UsageError: ``fraction`` out of range.
         NoTimesError: ``last`` although no row has a time.
     """
-    held = _held_out(rows, kind, fraction, seed)
+    held = _held_out(rows, kind, fraction, seed, strict=True)
     return rows.filter(~held), rows.filter(held)
 
 
 def hold_out(
-    interactions: Interactions, kind: SplitKind, *, fraction: float = 0.2, seed: int = 0
+    interactions: Interactions, kind: SplitKind, *, fraction: float = 0.2, seed: int = 0, strict: bool = True
 ) -> tuple[Interactions, Interactions]:
     """Split cleaned interactions as ``split`` does; both parts keep all users under the same index.
 
+    Args:
+        interactions: all rows.
+        kind: as ``split``.
+        fraction: as ``split``.
+        seed: as ``split``.
+        strict: refuse ``last`` where no row has a time. Otherwise ties decide then, as they do for one user
+            without times: that nobody has any must not show in a contribution.
+
     Raises:
-        UsageError, NoTimesError: as ``split``.
+        UsageError: as ``split``.
+        NoTimesError: if ``strict``, as ``split``.
     """
     frame = interactions.frame
     users = pl.Series("user_id", interactions.user_ids, dtype=pl.String)
@@ -76,19 +85,19 @@ def hold_out(
     rows = frame.with_columns(
         users.gather(frame["user_index"]).alias("user_id"), items.gather(frame["item_index"]).alias("item_id")
     )
-    held = _held_out(rows, kind, fraction, seed)
+    held = _held_out(rows, kind, fraction, seed, strict=strict)
     return (
         Interactions(interactions.user_ids, frame.filter(~held), interactions.catalogue),
         Interactions(interactions.user_ids, frame.filter(held), interactions.catalogue),
     )
 
 
-def _held_out(rows: pl.DataFrame, kind: SplitKind, fraction: float, seed: int) -> pl.Series:
+def _held_out(rows: pl.DataFrame, kind: SplitKind, fraction: float, seed: int, *, strict: bool) -> pl.Series:
     if not 0.0 < fraction < 1.0:
         raise UsageError(f"fraction {fraction} is not between 0 and 1", where="holdout.fraction")
     if kind == "none" or rows.is_empty():
         return pl.Series("held", np.zeros(rows.height, dtype=np.bool_))
-    if kind == "last" and rows["timestamp"].null_count() == rows.height:
+    if strict and kind == "last" and rows["timestamp"].null_count() == rows.height:
         raise NoTimesError(
             "no row has a time, so there is no last one",
             where="timestamp",

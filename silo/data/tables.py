@@ -1,19 +1,26 @@
 """Bytes of a table file to plain columns, and the checks every row passes before anything counts it.
 
-What is wrong with the *file* (a missing column, no rows, an id that is NaN or negative) is an error that says
-where. What is wrong with a *time* is kept as ``IMPOSSIBLE_TIME``: cleaning drops such rows one by one, which
-costs no privacy; an abort would tell the other silos something about one person's rows.
+What is wrong with the *file* (missing, no table, no such column, no rows) is an error in every mode. What is
+wrong with *one row* depends on who reads:
+
+- ``strict=True``, for a person at the keyboard and for public sets: an error that says where.
+- ``strict=False``, for contributions: an abort would tell the other silos something about one person, so the
+  row is marked (a null id, a NaN number) and cleaning drops and counts it.
+
+What is wrong with a *time* is kept as ``IMPOSSIBLE_TIME`` in both: cleaning drops such rows one by one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 import polars as pl
 
 from privacy.errors import DataError
+from silo.data.ids import canonical_ids
 
 TableFormat = Literal["csv", "parquet", "inter"]
 
@@ -29,6 +36,8 @@ _ROLE_TYPES: Final = {
     "weight": "number",
     "rating": "number",
 }
+_OVERFLOW: Final = "archipel:overflow"
+_FIRST_INEXACT: Final = 2.0**53  # from here on, neighbouring whole numbers are one float
 
 
 class MissingColumnError(DataError):
@@ -55,7 +64,9 @@ class BadValueError(DataError):
     code = "bad_value"
 
 
-def read_table(path: Path, kind: TableFormat, *, may_be_empty: bool = False) -> pl.DataFrame:
+def read_table(
+    path: Path, kind: TableFormat, *, may_be_empty: bool = False, strict: bool = True
+) -> pl.DataFrame:
     """Read a whole table; text formats give text columns.
 
     Args:
@@ -63,13 +74,16 @@ def read_table(path: Path, kind: TableFormat, *, may_be_empty: bool = False) -> 
         kind: ``csv`` (comma, semicolon, tab or pipe; with a header), ``parquet`` or RecBole's ``inter``
             (tab-separated, header ``name:type``; types are dropped from the names).
         may_be_empty: accept a header without rows.
+        strict: refuse a text file in which a line has more fields than the header, or is not UTF-8. Otherwise
+            such a line is one row of nulls, or its broken characters are U+FFFD. (An opened quote that is
+            never closed is an error either way: nobody can say where the row ends.)
 
     Raises:
         UnreadableTableError: missing, a folder, or not in this format.
         EmptyTableError: no rows.
     """
     try:
-        frame = pl.read_parquet(path, glob=False) if kind == "parquet" else _read_text(path, kind)
+        frame = pl.read_parquet(path, glob=False) if kind == "parquet" else _read_text(path, kind, strict)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise UnreadableTableError(
             "no such file", where=str(path), remedy="Check the path; relative paths start at the directory."
@@ -89,12 +103,32 @@ def read_table(path: Path, kind: TableFormat, *, may_be_empty: bool = False) -> 
     return frame
 
 
-def _read_text(path: Path, kind: TableFormat) -> pl.DataFrame:
-    header = path.read_bytes().split(b"\n", 1)[0].decode()
-    if kind == "csv":
-        separator = max(",;\t|", key=header.count)
-        return pl.read_csv(path, separator=separator, infer_schema=False, glob=False)
-    frame = pl.read_csv(path, separator="\t", infer_schema=False, quote_char=None, glob=False)
+def _read_text(path: Path, kind: TableFormat, strict: bool) -> pl.DataFrame:
+    header, _, body = path.read_bytes().lstrip(b"\r\n").partition(b"\n")
+    separator = max(",;\t|", key=header.decode().count) if kind == "csv" else "\t"
+    # A column of our own behind the last one catches what a line has too many.
+    header = header.rstrip(b"\r") + f"{separator}{_OVERFLOW}\n".encode() if header else b""
+    wider = pl.read_csv(
+        header + body,
+        separator=separator,
+        infer_schema=False,
+        quote_char='"' if kind == "csv" else None,
+        truncate_ragged_lines=True,
+        encoding="utf8" if strict else "utf8-lossy",
+    )
+    overflow = wider[_OVERFLOW]
+    if strict and overflow.null_count() < wider.height:
+        row = int(overflow.is_not_null().arg_true()[0])
+        raise UnreadableTableError(
+            f"row {row + 1} has more fields than the header",
+            where=f"{path}:{row + 2}",
+            remedy=f"Put fields that hold {separator!r} in quotes." if kind == "csv" else "Mend that line.",
+        )
+    frame = wider.select(pl.when(overflow.is_null()).then(pl.exclude(_OVERFLOW)))
+    return frame if kind == "csv" else _without_types(frame, path)
+
+
+def _without_types(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     untyped = [column for column in frame.columns if ":" not in column]
     if untyped:
         raise UnreadableTableError(
@@ -109,8 +143,28 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """Where values stand, and whether a bad one is an error or is marked."""
+
+    where: str
+    first_line: int
+    strict: bool
+
+    def marked(self, values: pl.Series, bad: pl.Series, what: str, remedy: str) -> pl.Series:
+        """``values`` with null instead of the bad ones."""
+        if self.strict and bad.any():
+            row = int(bad.arg_true()[0])
+            raise BadValueError(
+                f"'{values.name}' {what} (row {row + 1} of the table; {bad.sum():,} such rows)",
+                where=f"{self.where}:{row + self.first_line}",
+                remedy=remedy,
+            )
+        return values.set(bad, None)
+
+
 def standard_rows(
-    frame: pl.DataFrame, columns: Mapping[str, str], *, where: str, first_line: int
+    frame: pl.DataFrame, columns: Mapping[str, str], *, where: str, first_line: int, strict: bool = True
 ) -> pl.DataFrame:
     """Bring a table's own columns into standard names and types.
 
@@ -119,14 +173,17 @@ def standard_rows(
         columns: role (``user_id``, ``item_id``, ``timestamp``, ``weight``, ``rating``) -> column.
         where: file name for errors.
         first_line: line number of the first row, for errors.
+        strict: whether an id or a number that cannot be one is an error or is marked.
 
     Returns:
-        One column for each role: ids as text, ``timestamp`` as Unix seconds (null where there is none,
-        ``IMPOSSIBLE_TIME`` where there cannot be one), the rest float64.
+        One column for each role: ids as their one text (``silo.data.ids``; null where there cannot be one),
+        ``timestamp`` as Unix seconds (null where there is none, ``IMPOSSIBLE_TIME`` where there cannot be
+        one), the rest float64 (null where there is none, NaN where there cannot be one).
 
     Raises:
         MissingColumnError: a named column is not there.
-        BadValueError: an id is missing, NaN, fractional or negative, or a number is none.
+        BadValueError: a column is of a type that holds no ids or times. If ``strict`` also: an id is missing,
+            NaN, fractional, negative or garbled, or a number is none.
     """
     for role, column in columns.items():
         if column not in frame.columns:
@@ -137,62 +194,50 @@ def standard_rows(
                 remedy=f"Rename a column or name the right one for {role}.",
             )
     convert = {"id": _ids, "time": _times, "number": _numbers}
+    reading = _Reading(where, first_line, strict)
     return pl.DataFrame(
-        [
-            convert[_ROLE_TYPES[role]](frame[column], where, first_line).rename(role)
-            for role, column in columns.items()
-        ]
+        [convert[_ROLE_TYPES[role]](frame[column], reading).rename(role) for role, column in columns.items()]
     )
 
 
-def _refuse_first(bad: pl.Series, what: str, where: str, first_line: int, remedy: str) -> None:
-    if bad.any():
-        row = int(bad.arg_true()[0])
-        raise BadValueError(
-            f"{what} (row {row + 1} of the table; {bad.sum():,} such rows)",
-            where=f"{where}:{row + first_line}",
-            remedy=remedy,
-        )
-
-
-def _ids(values: pl.Series, where: str, first_line: int) -> pl.Series:
-    name = values.name
+def _ids(values: pl.Series, reading: _Reading) -> pl.Series:
+    remove = "Remove or repair such rows."
     if values.dtype.is_float():
-        broken = values.is_null() | ~values.is_finite().fill_null(False)
-        _refuse_first(broken, f"'{name}' is missing or NaN", where, first_line, "Remove or repair such rows.")
-        fractional = values != values.floor()
-        _refuse_first(fractional, f"'{name}' is not a whole number", where, first_line, "Store ids as text.")
+        unknown = values.is_null() | ~values.is_finite().fill_null(False)
+        values = reading.marked(values, unknown, "is missing or NaN", remove)
+        fractional = (values != values.floor()).fill_null(False)
+        values = reading.marked(values, fractional, "is not a whole number", "Store ids as text.")
+        inexact = (values.abs() >= _FIRST_INEXACT).fill_null(False)
+        values = reading.marked(values, inexact, "is too large to be exact", "Store ids as text.")
         values = values.cast(pl.Int64)
     if not (
         values.dtype.is_integer() or values.dtype in (pl.String, pl.Categorical) or values.dtype == pl.Null
     ):
         raise BadValueError(
-            f"column '{name}' is {values.dtype}, not ids",
-            where=where,
+            f"column '{values.name}' is {values.dtype}, not ids",
+            where=reading.where,
             remedy="Store ids as text or whole numbers.",
         )
-    text = values.cast(pl.String).str.strip_chars()
+    text = canonical_ids(values.cast(pl.String))
     missing = text.is_null() | text.str.to_lowercase().is_in(["", "nan"]).fill_null(False)
-    _refuse_first(missing, f"'{name}' is missing or NaN", where, first_line, "Remove or repair such rows.")
-    negative = text.str.contains(r"^-\d+(\.\d+)?$")
-    _refuse_first(
-        negative, f"'{name}' is negative", where, first_line, "Ids are text or numbers from zero up."
-    )
-    return text
+    text = reading.marked(text, missing, "is missing or NaN", remove)
+    negative = text.str.contains(r"^-\d+(\.\d+)?$").fill_null(False)
+    text = reading.marked(text, negative, "is negative", "Ids are text or numbers from zero up.")
+    garbled = text.str.contains("\N{REPLACEMENT CHARACTER}", literal=True).fill_null(False)
+    return reading.marked(text, garbled, "holds U+FFFD, so its text is lost", remove)
 
 
-def _numbers(values: pl.Series, where: str, first_line: int) -> pl.Series:
-    name = values.name
+def _numbers(values: pl.Series, reading: _Reading) -> pl.Series:
     if values.dtype == pl.String:
         stripped = values.str.strip_chars()
         values = stripped.set(stripped == "", None)
     numbers = values.cast(pl.Float64, strict=False)
     broken = (numbers.is_null() & values.is_not_null()) | numbers.is_nan().fill_null(False)
-    _refuse_first(broken, f"'{name}' is not a number", where, first_line, "Remove or repair such rows.")
-    return numbers
+    given = reading.marked(numbers, broken, "is not a number", "Remove or repair such rows.")
+    return given.set(broken, float("nan"))
 
 
-def _times(values: pl.Series, where: str, _first_line: int) -> pl.Series:
+def _times(values: pl.Series, reading: _Reading) -> pl.Series:
     if values.dtype == pl.String:
         seconds = _times_from_text(values)
     elif values.dtype in (pl.Date, pl.Datetime):
@@ -202,7 +247,7 @@ def _times(values: pl.Series, where: str, _first_line: int) -> pl.Series:
     else:
         raise BadValueError(
             f"column '{values.name}' is {values.dtype}, not times",
-            where=where,
+            where=reading.where,
             remedy="Store Unix seconds or ISO dates.",
         )
     given = values.is_not_null()

@@ -99,7 +99,9 @@ class Recommender:
             histories: users × items, 0/1, canonical CSR.
 
         Returns:
-            users × items float32, larger is better. Rows are independent of each other's content.
+            users × items float32, larger is better. A row depends on its own history, except that the last
+            bits of a product round differently with the number of rows: where sensitivity counts, score
+            one history a call.
         """
         if histories.shape[1] != self.num_items:
             raise DataError(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from privacy.errors import UsageError
 from silo.data.catalogue import Catalogue, CatalogueItem
-from silo.data.cleaning import CleaningReport, OutsideCatalogueError, TooManyUsersError, clean
+from silo.data.cleaning import CleaningReport, OutsideCatalogueError, clean
 from silo.data.interactions import Interactions
 from silo.data.tables import IMPOSSIBLE_TIME
 
@@ -41,8 +41,11 @@ def test_what_one_person_left_in_bad_order_is_put_right_and_counted() -> None:
     assert interactions.frame["timestamp"].to_list() == [30, 20, None]
     assert report == CleaningReport(
         rows=7,
+        unusable_rows=0,
         excluded_users=1,
         excluded_rows=1,
+        unmatched_exclusions=1,
+        outside_rows=0,
         impossible_times=1,
         non_positive_weights=1,
         duplicates=1,
@@ -50,6 +53,7 @@ def test_what_one_person_left_in_bad_order_is_put_right_and_counted() -> None:
         rows_over_cap=0,
         users=2,
         interactions=3,
+        users_above_bound=0,
     )
     assert report.lines()[0] == "7 rows read"
     assert report.lines()[-1] == "3 interactions of 2 users remain"
@@ -93,12 +97,39 @@ def test_items_outside_the_catalogue_are_named_users_never() -> None:
     assert caught.value.remedy
 
 
-def test_more_users_than_the_public_bound_are_refused_without_a_count() -> None:
+def test_more_users_than_the_public_bound_all_stay_and_are_counted() -> None:
     table = rows(*((f"u{number}", "i0001", None, None) for number in range(37)))
-    assert clean(table, CATALOGUE, max_interactions_per_user=9, max_users=37)[0].num_users == 37
-    with pytest.raises(TooManyUsersError) as caught:
-        clean(table, CATALOGUE, max_interactions_per_user=9, max_users=36)
-    assert "37" not in str(caught.value)
+    _, report = clean(table, CATALOGUE, max_interactions_per_user=9, max_users=37)
+    assert (report.users_above_bound, report.warnings()) == (0, ())
+    interactions, report = clean(table, CATALOGUE, max_interactions_per_user=9, max_users=30)
+    assert (interactions.num_users, report.users_above_bound) == (37, 7)
+    assert report.warnings()[0].startswith("7 users more than the plan's max_users_per_silo")
+
+
+def test_rows_that_cannot_count_are_left_out_of_a_contribution_one_by_one() -> None:
+    table = pl.DataFrame(
+        [
+            ("ann", "i0001", 1, None),
+            ("ann", "zebra", 2, None),
+            (None, "i0002", 3, None),
+            ("bob", None, 4, None),
+            ("cid", "i0003", 5, float("nan")),
+        ],
+        schema=SCHEMA,
+        orient="row",
+    )
+    interactions, report = clean(table, CATALOGUE, max_interactions_per_user=9, strict=False)
+    assert interactions.user_ids == ("ann",)
+    assert history(interactions, "ann") == {"i0001"}
+    assert (report.unusable_rows, report.outside_rows) == (3, 1)
+    assert "1 left out: rows of items outside the catalogue" in report.lines()
+
+
+def test_a_no_that_matches_nobody_is_a_warning() -> None:
+    table = rows(("ann", "i0001", 1, None))
+    _, report = clean(table, CATALOGUE, max_interactions_per_user=5, exclude_users=["ann", "x", "y"])
+    assert report.unmatched_exclusions == 2
+    assert report.warnings()[0].startswith("2 ids of people who opted out stand in no row")
 
 
 def test_a_cap_of_nothing_is_a_usage_error() -> None:

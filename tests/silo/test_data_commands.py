@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from policies.drafting import Draft, complete_plan
+from policies.files import save_yaml
 from privacy.errors import ExitCode
 from silo.data.catalogue import Catalogue
 from silo.data.commands import data_app
@@ -79,8 +81,11 @@ def test_check_says_what_cleaning_does(shop: Path) -> None:
     report = json.loads((shop / "report.json").read_text())["datasets"]["purchases"]["report"]
     assert report == {
         "rows": 7,
+        "unusable_rows": 0,
         "excluded_users": 1,
         "excluded_rows": 1,
+        "unmatched_exclusions": 0,
+        "outside_rows": 0,
         "impossible_times": 1,
         "non_positive_weights": 0,
         "duplicates": 1,
@@ -88,6 +93,7 @@ def test_check_says_what_cleaning_does(shop: Path) -> None:
         "rows_over_cap": 1,
         "users": 2,
         "interactions": 3,
+        "users_above_bound": 0,
     }
     assert "3 interactions of 2 users remain" in result.output
 
@@ -119,6 +125,40 @@ def test_check_against_a_named_item_file(shop: Path) -> None:
     result = run("check", "--dir", shop, "--catalogue", shop / "few.csv")
     assert result.exit_code == ExitCode.DATA
     assert "items outside the catalogue" in result.output
+
+
+def test_check_warns_of_a_no_that_matches_nobody_by_a_count_only(shop: Path) -> None:
+    run("catalogue", shop / "items.csv", "--dir", shop)
+    (shop / "opt-outs.csv").write_text("customer\neve\nzoltan\n")
+    result = run("check", "--dir", shop)
+    assert result.exit_code == ExitCode.OK, result.output
+    assert "1 ids of people who opted out stand in no row" in result.output
+    assert "zoltan" not in result.output
+
+
+def test_check_as_a_plan_would_read(shop: Path) -> None:
+    run("catalogue", shop / "items.csv", "--dir", shop)
+    items = Catalogue.load(next((shop / "catalogues").iterdir()))
+    draft = Draft(
+        silos=("shop-a", "shop-b", "shop-c"),
+        catalogue_sha256=items.sha256,
+        catalogue_items=len(items),
+        family="popularity",
+        target_epsilon=4.0,
+        target_delta=1e-6,
+        max_users_per_silo=10,
+        max_silos_per_user=1,
+    )
+    save_yaml(shop / "plan.yaml", complete_plan(draft))
+    result = run("check", "--dir", shop, "--plan", shop / "plan.yaml")
+    assert result.exit_code == ExitCode.OK, result.output
+    many = "".join(f"{number},a\n" for number in range(11))
+    (shop / "data" / "clicks.csv").write_text("user_id,item_id\n" + many)
+    result = run("check", "--dir", shop, "--plan", shop / "plan.yaml")
+    assert result.exit_code == ExitCode.DATA
+    assert "more users than the 10 this plan allows for" in result.output
+    both = run("check", "--dir", shop, "--plan", shop / "plan.yaml", "--catalogue", shop / "items.csv")
+    assert both.exit_code == ExitCode.USAGE
 
 
 def test_check_refuses_a_catalogue_whose_bytes_changed(shop: Path) -> None:

@@ -17,6 +17,7 @@ from silo.evaluation import (
     evaluate,
     fast_metrics,
     rank,
+    rank_each_alone,
     reported_metrics,
 )
 
@@ -140,6 +141,25 @@ def test_users_are_scored_in_blocks() -> None:
     scorer = Fixed(np.arange(3.0))
     assert rank(scorer, train, held).top.shape == (2 * USERS_PER_BLOCK + 7, TOP)
     assert scorer.blocks == [USERS_PER_BLOCK, USERS_PER_BLOCK, 7]
+
+
+def test_each_alone_is_ranked_as_in_a_block_by_one_call_a_user() -> None:
+    train, held = split_at_random(40, 60, 0.3, seed=2)
+    together = rank(PerUser(7), train, held)
+    alone = list(rank_each_alone(PerUser(7), train, held))
+    np.testing.assert_array_equal(np.concatenate([ranking.top for ranking in alone]), together.top)
+    assert (sp.vstack([ranking.relevant for ranking in alone]) != together.relevant).nnz == 0
+    scorer = Fixed(np.arange(60.0))
+    assert [ranking.top.shape for ranking in rank_each_alone(scorer, train, held)] == [(1, TOP)] * len(alone)
+    assert scorer.blocks == [1] * len(alone)
+
+
+def test_alone_nobody_and_a_score_that_is_none_stop_nothing() -> None:
+    train = interactions(np.eye(1, 4))
+    assert list(rank_each_alone(Fixed(np.zeros(4)), train, interactions(np.zeros((1, 4))))) == []
+    scores = np.array([1.0, np.nan, 2.0, 3.0])
+    (ranking,) = rank_each_alone(Fixed(scores), train, interactions(np.eye(1, 4, k=1)))
+    assert ranking.top[0, :3].tolist() == [3, 2, -1]
 
 
 def test_nobody_to_evaluate_is_said() -> None:

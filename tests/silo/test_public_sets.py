@@ -136,7 +136,7 @@ HEADER = "user_id,item_id,timestamp\nu,a,1\n"
         (HEADER + "u,b,-1\n", BadValueError, "1 times are negative.*row 2"),
         (HEADER + "u,b,nan\n", BadValueError, "times"),
         (HEADER + "u,b,yesterday\n", BadValueError, "times"),
-        (HEADER + "u,b,1,5,6\n", UnreadableTableError, "not a readable csv"),
+        (HEADER + "u,b,1,5,6\n", UnreadableTableError, r"x\.csv:3: row 2 has more fields"),
         ("user_id,item_id,rating\nu,a,good\n", BadValueError, "'rating' is not a number"),
         ("user_id,item_id\nu,\xe9\n", UnreadableTableError, "UTF-8"),
     ],
