@@ -1,41 +1,73 @@
 """The lobby: mounts each package's commands under ``archipel``. No logic.
 
+A room is imported when somebody enters it: the process of a coordinator then holds no code that sees rows.
 Command modules import what is heavy inside their commands, so that ``archipel --help`` answers at once.
 """
 
 from __future__ import annotations
 
-import typer
+from importlib import import_module
+from typing import Any
 
-from federation.commands import coordinator_app, job_app
-from policies.commands import charter_app, policy_app
-from policies.plan_commands import plan_app
-from silo.audit.commands import audit_app
-from silo.commands import evaluate, forecast, recommend, silo_app
-from silo.data.commands import data_app
-from silo.demo.commands import demo
+import typer
+from typer.core import TyperGroup
+
+ROOMS = {
+    "demo": "silo.demo.commands:demo",
+    "silo": "silo.commands:silo_app",
+    "data": "silo.data.commands:data_app",
+    "plan": "policies.plan_commands:plan_app",
+    "job": "federation.commands:job_app",
+    "recommend": "silo.commands:recommend",
+    "evaluate": "silo.commands:evaluate",
+    "coordinator": "federation.commands:coordinator_app",
+    "policy": "policies.commands:policy_app",
+    "charter": "policies.commands:charter_app",
+    "audit": "silo.audit.commands:audit_app",
+}
+GUESTS = {"plan": {"forecast": "silo.commands:forecast"}}  # a forecast needs a silo's rows and policy
+
+
+class Lobby(TyperGroup):
+    """The group of all commands, each known by its place until it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - Click's signature
+        """Names, in the order of the list above."""
+        return list(ROOMS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name, imported now; None if there is none."""
+        if cmd_name not in ROOMS:
+            return None
+        room = _found(ROOMS[cmd_name])
+        for name, place in GUESTS.get(cmd_name, {}).items():
+            room.command(name)(_found(place))
+        door = typer.Typer(add_completion=False, rich_markup_mode=None)
+        if not isinstance(room, typer.Typer):
+            door.command(cmd_name)(room)
+            return typer.main.get_command(door)
+        door.add_typer(room, name=cmd_name)
+        return typer.main.get_group(door).get_command(ctx, cmd_name)
+
+
+def _found(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
+
 
 app = typer.Typer(
     name="archipel",
+    cls=Lobby,
     help="Organisations that may not pool their data learn one private recommender together.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-plan_app.command("forecast")(forecast)
 
-app.command("demo")(demo)
-app.add_typer(silo_app, name="silo", rich_help_panel="Institutions")
-app.add_typer(data_app, name="data", rich_help_panel="Institutions")
-app.add_typer(plan_app, name="plan", rich_help_panel="Institutions")
-app.add_typer(job_app, name="job", rich_help_panel="Institutions")
-app.command("recommend", rich_help_panel="Institutions")(recommend)
-app.command("evaluate", rich_help_panel="Institutions")(evaluate)
-app.add_typer(coordinator_app, name="coordinator", rich_help_panel="Institutions")
-app.add_typer(policy_app, name="policy", rich_help_panel="Administrators")
-app.add_typer(charter_app, name="charter", rich_help_panel="Administrators")
-app.add_typer(audit_app, name="audit", rich_help_panel="Auditors")
+@app.callback()
+def _enter() -> None:
+    pass
 
 
 def main() -> None:

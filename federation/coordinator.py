@@ -163,7 +163,8 @@ class Coordinator:
                 if left <= 0:
                     return []
                 try:
-                    await asyncio.wait_for(self._changed.wait(), left)
+                    async with asyncio.timeout(left):
+                        await self._changed.wait()
                 except TimeoutError:
                     return []
             return found

@@ -187,7 +187,8 @@ class Agent:
                 retry_seconds = min(2 * retry_seconds, MAX_RETRY_SECONDS)
                 continue
             with suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), PAUSE_CHECK_SECONDS)
+                async with asyncio.timeout(PAUSE_CHECK_SECONDS):
+                    await changed.wait()
 
     async def _do(self, due: Duty | None, job: str) -> None:
         """Do what is due, once, and leave word of it."""
