@@ -41,7 +41,7 @@ def test_each_target_is_judged(movielens: ModuleType, changed: dict[str, float],
     assert checks["federated"]["at_least"] == 0.32
 
 
-def test_targets_are_those_of_the_task(movielens: ModuleType) -> None:
+def test_targets_are_those_that_were_set(movielens: ModuleType) -> None:
     found = {epsilon: (t.federated, t.above_silo_alone) for epsilon, t in movielens.TARGETS.items()}
     assert found == {"2": (0.275, 0.04), "4": (0.32, 0.05), "8": (0.35, 0.04)}
     assert movielens.options("4", 3) == {
