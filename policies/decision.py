@@ -19,7 +19,7 @@ from policies.canonical import digest
 from policies.charter import Charter
 from policies.plan import Plan
 from policies.price import reserved_events, schedule
-from policies.reasons import Reason, reasons_against, unaffordable
+from policies.reasons import BUDGET_EXCEEDED, Reason, reasons_against, unaffordable
 from policies.silo_policy import SiloPolicy
 from privacy.errors import BudgetExceededError, DeniedError, TrustError
 from privacy.events import Event, EventCount
@@ -41,7 +41,7 @@ class PolicyDeniedError(DeniedError):
     """This silo does not take part; carries every reason.
 
     Attributes:
-        reasons: at least one.
+        reasons: at least one; for this silo's own people.
     """
 
     code: ClassVar[str] = "policy_denied"
@@ -51,6 +51,15 @@ class PolicyDeniedError(DeniedError):
         lines = [f"  [{reason.code}] {reason}" for reason in self.reasons]
         count = "1 reason" if len(lines) == 1 else f"{len(lines)} reasons"
         super().__init__("\n".join([f"the policy denies this plan, {count}:", *lines]))
+
+    @property
+    def outbound(self) -> tuple[Reason, ...]:
+        """The reasons whose code and field may leave the silo, at least one.
+
+        What the account has left is told by accepting or refusing a plan that everything else allows. Beside
+        another reason it would be told for nothing, as often as the proposer likes.
+        """
+        return tuple(item for item in self.reasons if item.code != BUDGET_EXCEEDED) or self.reasons
 
     @classmethod
     def from_budget(cls, error: BudgetExceededError) -> Self:
@@ -100,7 +109,13 @@ class Authorization:
 
 
 def authorize(
-    plan: Plan, policy: SiloPolicy, ledger_state: LedgerState, now: datetime, *, charter: Charter
+    plan: Plan,
+    policy: SiloPolicy,
+    ledger_state: LedgerState,
+    now: datetime,
+    *,
+    charter: Charter,
+    proposer: str | None = None,
 ) -> Authorization:
     """Allow a plan as proposed, or deny it.
 
@@ -110,6 +125,7 @@ def authorize(
         ledger_state: this silo's accounts, without a reservation for this very job.
         now: one frozen reference time, aware.
         charter: the trusted charter.
+        proposer: the party that signed the proposal; left out: this silo's own forecast.
 
     Returns:
         What a release and the ledger demand to see.
@@ -117,7 +133,7 @@ def authorize(
     Raises:
         PolicyDeniedError: with every reason.
     """
-    reasons = tuple(reasons_against(plan, policy, ledger_state, now, charter=charter))
+    reasons = tuple(reasons_against(plan, policy, ledger_state, now, charter=charter, proposer=proposer))
     if reasons:
         raise PolicyDeniedError(reasons)
     return _authorization(plan, policy)

@@ -128,7 +128,7 @@ class Privacy(Section):
         unit: the whole history of one person.
         neighboring_relation: one person more or fewer.
         target_epsilon: total of everything the plan releases: training, burned rounds, metrics.
-        target_delta: total; 99 % for the mechanisms, 1 % for clamped noise.
+        target_delta: total, at least 1e-30; 99 % for the mechanisms, 1 % for clamped noise.
         filter: accounting the plan was calibrated with; every silo checks again with its own account's.
         orders: Rényi orders, only with ``filter: renyi``.
         noise_multiplier: standard deviation of the promised noise / contribution norm (or ``max_grad_norm``).
@@ -143,7 +143,7 @@ class Privacy(Section):
     unit: Literal["user"]
     neighboring_relation: Literal["add_or_remove_one"]
     target_epsilon: Annotated[Real, Field(gt=0, le=100)]
-    target_delta: Annotated[Real, Field(gt=0, le=0.01)]
+    target_delta: Annotated[Real, Field(ge=1e-30, le=0.01)]
     filter: Literal["zcdp", "renyi"]
     orders: tuple[Real, ...] | None = None
     noise_multiplier: Annotated[Real, Field(gt=0, le=1e6)]
@@ -180,13 +180,14 @@ class Protection(Section):
         encryption: ``bfv`` keeps the sum from the coordinator.
         masks: ``pairwise`` keeps each contribution from the silos that hold the key.
         min_silos: fewest contributions a sum may have.
-        max_failed_opens: sums that may fail to open before the job and its key end.
+        max_failed_opens: sums that may fail to open before the job and its key end, at most two: each tells
+            whoever altered it a little.
     """
 
     encryption: Literal["bfv", "none"]
     masks: Literal["pairwise", "none"]
     min_silos: Annotated[Whole, Field(ge=2, le=MAX_SILOS)]
-    max_failed_opens: Annotated[Whole, Field(ge=0, le=100)] = 2
+    max_failed_opens: Annotated[Whole, Field(ge=0, le=2)] = 2
 
 
 class NoisedMetrics(Section):

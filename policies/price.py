@@ -9,8 +9,10 @@ One value of one silo becomes a level of ``b`` bits::
     level  = clamp(noised, signal_min - T, signal_max + T) - (signal_min - T)
 
 Clamping the signal is 1-Lipschitz and costs nothing. Clamping the noise breaks the Gaussian with a
-probability ``p`` over all values and silos of a round, which costs ``(1 + e^epsilon) p`` of delta; the
-headroom ``T`` is chosen so that all rounds together stay within 1 % of ``target_delta``.
+probability ``p`` over all values and silos of a round. It costs ``(1 + e^epsilon) p`` of delta, where
+epsilon is not the plan's but that of the account which composes this plan with all others. The headroom
+``T`` is chosen so that even the largest account a policy can open pays for a thousand such plans with 1 %
+of ``target_delta``; that takes only a few standard deviations more.
 
 Noise: ``c`` colluding silos know their own shares, so each of ``n`` adds variance ``sigma^2 / (n - c)``: what
 the colluders do not know always suffices, and only that is charged. A person in ``m`` silos moves the sum
@@ -33,7 +35,8 @@ from privacy.noise import MIN_SHARE_STD
 from privacy.packing import Layout, largest_bits
 
 FINEST_GRID = 8192
-MIN_HEADROOM_STDS = 10.0
+LARGEST_ACCOUNT_EPSILON = 100.0
+_PLANS_PER_ACCOUNT = 1000
 MAX_SHARE_STD = 2.0**30
 MIN_WEIGHT_AT_CAP = 10
 MAX_ROUNDING_COST = 0.05
@@ -224,7 +227,7 @@ def _training_shape(plan: Plan) -> RoundShape:
     _check_grid(plan)
     values = num_values(plan)
     sensitivity = privacy.max_silos_per_user * sensitivity_in_one_silo(plan)
-    headroom, additive_delta = _headroom(plan, values, privacy.noise_multiplier * privacy.grid)
+    headroom, clamp_probability = _headroom(plan, values, privacy.noise_multiplier * privacy.grid)
     signal = _signal_range(plan, privacy.grid)
     layout = _layout(plan, values, signal + 2 * headroom + 1)
     spare = layout.max_level - 2 * headroom
@@ -232,7 +235,7 @@ def _training_shape(plan: Plan) -> RoundShape:
         privacy.noise_multiplier / (sensitivity / privacy.grid),
         sample_rate=plan.training.sample_rate,
         max_silos_per_user=privacy.max_silos_per_user,
-        additive_delta=additive_delta,
+        clamp_probability=clamp_probability,
     )
     return RoundShape(
         purpose="training",
@@ -257,7 +260,7 @@ def metrics_shape(plan: Plan) -> RoundShape | None:
         metrics.epsilon, privacy.target_delta, privacy.filter_spec, releases=1
     )
     sensitivity = float(privacy.max_silos_per_user * FINEST_GRID)
-    headroom, additive_delta = _headroom(plan, NUM_METRIC_VALUES, multiplier * sensitivity)
+    headroom, clamp_probability = _headroom(plan, NUM_METRIC_VALUES, multiplier * sensitivity)
     signal = plan.max_users_per_silo * FINEST_GRID
     layout = _layout(plan, NUM_METRIC_VALUES, signal + 2 * headroom + 1)
     return RoundShape(
@@ -270,7 +273,7 @@ def metrics_shape(plan: Plan) -> RoundShape | None:
         headroom=headroom,
         share_std=_share_std(plan, multiplier * sensitivity),
         sensitivity=sensitivity,
-        event=release_event(multiplier, additive_delta=additive_delta),
+        event=release_event(multiplier, clamp_probability=clamp_probability),
     )
 
 
@@ -279,23 +282,19 @@ def _share_std(plan: Plan, promised_std: float) -> float:
 
 
 def _headroom(plan: Plan, values: int, promised_std: float) -> tuple[int, float]:
-    """Return how far a noise share may go before it is clamped, and what clamping it costs in delta.
+    """Return how far a noise share may go before it is clamped, and how probably any share of a sum goes on.
 
     A discrete Gaussian is sub-Gaussian with its parameter, so P(|X| > T) <= 2 exp(-T^2 / (2 std^2)). In
-    logarithms nothing under- or overflows. ``T`` lets a release cost at most half its share of the additive
-    delta.
+    logarithms nothing under- or overflows.
     """
     share_std = _share_std(plan, promised_std)
-    log_factor = (
-        math.log(2 * plan.num_silos * values)
-        + plan.privacy.target_epsilon
-        + math.log1p(math.exp(-plan.privacy.target_epsilon))
-    )
-    allowed = 0.5 * additive_delta_share(plan.privacy.target_delta) / _num_releases(plan)
-    needed = math.sqrt(2 * (log_factor - math.log(allowed)))
-    headroom = math.ceil(max(MIN_HEADROOM_STDS, math.ceil(100 * needed) / 100) * share_std)
-    cost = math.exp(log_factor - 0.5 * (headroom / share_std) ** 2)
-    return headroom, _round_up_digits(cost)
+    log_count = math.log(2 * plan.num_silos * values)
+    log_price = LARGEST_ACCOUNT_EPSILON + math.log1p(math.exp(-LARGEST_ACCOUNT_EPSILON))
+    allowed = additive_delta_share(plan.privacy.target_delta) / (_PLANS_PER_ACCOUNT * _num_releases(plan))
+    needed = math.sqrt(2 * (log_count + log_price - math.log(allowed)))
+    headroom = math.ceil(math.ceil(100 * needed) / 100 * share_std)
+    probability = math.exp(log_count - 0.5 * (headroom / share_std) ** 2)
+    return headroom, _round_up_digits(probability)
 
 
 def _num_releases(plan: Plan) -> int:

@@ -1,8 +1,8 @@
 """Everything that can stand against a plan in one silo.
 
-A reason's code and field may leave the silo. What was found and what would be allowed stay with its own
-people: they tell of its policy and its account. What a plan says of its own cost is never believed: its
-events are composed again under the account's filter.
+A reason's code and field may leave the silo, save what ``PolicyDeniedError.outbound`` keeps back. What was
+found and what would be allowed stay with its own people: they tell of its policy and its account. What a
+plan says of its own cost is never believed: its events are composed again under the account's filter.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from policies.trust import days_left
 from privacy.accounting import UnsupportedEventError
 from privacy.errors import BudgetExceededError
 from privacy.ledger.state import AccountStatus, LedgerState
+
+BUDGET_EXCEEDED = "budget_exceeded"
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,17 @@ class Reason:
 
 
 def reasons_against(
-    plan: Plan, policy: SiloPolicy, ledger_state: LedgerState, now: datetime, *, charter: Charter
+    plan: Plan,
+    policy: SiloPolicy,
+    ledger_state: LedgerState,
+    now: datetime,
+    *,
+    charter: Charter,
+    proposer: str | None = None,
 ) -> Iterator[Reason]:
     """Yield every reason to deny a plan; none if it is allowed (see :func:`policies.decision.authorize`)."""
     yield from _time_reasons(policy, charter, now)
+    yield from _proposer_reasons(policy, proposer)
     yield from _roster_reasons(plan, policy, charter)
     yield from _promise_reasons(plan, policy)
     yield from _protection_reasons(plan, policy)
@@ -68,6 +77,19 @@ def _time_reasons(policy: SiloPolicy, charter: Charter, now: datetime) -> Iterat
                 f"{now.date().isoformat()} or later",
                 f"sign a {what} with a later date",
             )
+
+
+def _proposer_reasons(policy: SiloPolicy, proposer: str | None) -> Iterator[Reason]:
+    """Every proposal asks the account a question, so only those may ask with whom this silo would work."""
+    accepted = {policy.silo, *policy.accepts.with_members}
+    if proposer is not None and proposer not in accepted:
+        yield Reason(
+            "proposer_not_accepted",
+            "accepts.with_members",
+            proposer,
+            ", ".join(sorted(accepted)),
+            "let an accepted member propose the plan, or add the proposer to accepts.with_members",
+        )
 
 
 def _roster_reasons(plan: Plan, policy: SiloPolicy, charter: Charter) -> Iterator[Reason]:
@@ -162,7 +184,7 @@ def _dataset_reasons(plan: Plan, policy: SiloPolicy, ledger_state: LedgerState) 
             "propose an accepted purpose, or map this one to a dataset in accepts.purposes",
         )
         return
-    _, dataset = named
+    name, dataset = named
     budget = policy.budgets[dataset.population]
     yield from _unit_reasons(plan, policy, dataset)
     if plan.privacy.target_delta > budget.delta:
@@ -174,7 +196,19 @@ def _dataset_reasons(plan: Plan, policy: SiloPolicy, ledger_state: LedgerState) 
             "propose a smaller target_delta",
         )
     yield from _cost_reasons(plan, budget)
+    yield from _home_reasons(ledger_state.home_of(name), dataset.population)
     yield from _account_reasons(plan, policy, dataset.population, ledger_state)
+
+
+def _home_reasons(home: str | None, population: str) -> Iterator[Reason]:
+    if home is not None and home != population:
+        yield Reason(
+            "dataset_moved",
+            "budgets",
+            f"population {population}",
+            f"population {home}, to which the dataset was charged before",
+            "give the dataset its former population; another one would forget what was spent",
+        )
 
 
 def _unit_reasons(plan: Plan, policy: SiloPolicy, dataset: Dataset) -> Iterator[Reason]:
@@ -262,7 +296,7 @@ def _payment_reasons(plan: Plan, account: AccountStatus) -> Iterator[Reason]:
 def unaffordable(error: BudgetExceededError) -> Reason:
     """Return the one reason for an overdraft and a frozen account: nobody outside learns which."""
     return Reason(
-        "budget_exceeded",
+        BUDGET_EXCEEDED,
         "privacy.target_epsilon",
         error.message,
         "what the account has left",

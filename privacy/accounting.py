@@ -6,9 +6,14 @@ Guarantees
   satisfies ``admit``, everything released together is (epsilon, delta)-differentially private, however the
   next event was chosen. zCDP: Σρ below one bound (Feldman and Zrnic 2021). Rényi: the order with room at
   the end is a function of the transcript, and each of the k orders is converted at delta/k (union bound).
+- Clamped noise is Gaussian except with a probability p, in either of two neighbouring worlds. Everything
+  released together is then (epsilon, delta + (1 + e^epsilon) Σp)-private, where epsilon is that of the *whole
+  composition*: probabilities add up in a spending and are priced once, never release by release. ``admit``
+  prices them with the budget's epsilon, because that is the promise, whatever of it was spent when an
+  adaptive proposer stops; ``Spending.epsilon`` prices them with what the spending itself comes to.
 - Composition is exact. Every divergence is rounded *up* to a multiple of 2^-40 and counts as infinite from
-  4096 on (additive deltas: 2^-58 and 1/64); sums of such multiples are exact in double precision, so a
-  spending depends neither on the order of its events nor on how often they were re-folded, and a
+  4096 on; sums of such multiples are exact in double precision, and probabilities are summed as fractions. So
+  a spending depends neither on the order of its events nor on how often they were re-folded, and a
   calibrated plan fits its budget to the last bit.
 - A spending is a value. What is refused leaves no trace in it.
 """
@@ -17,6 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
@@ -31,20 +37,20 @@ from privacy.events import (
     PoissonSampledGaussianEvent,
     PureEvent,
     Record,
-    additive_delta_of,
+    clamp_probability_of,
 )
 
 if TYPE_CHECKING:
     from dp_accounting.pld import PLDAccountant
 
 MECHANISM_DELTA_SHARE = 0.99
-"""Share of delta that pays for mechanisms; the rest is the separate account of additive terms."""
+"""Share of delta that pays for mechanisms; the rest is the separate account of clamped noise."""
 
 _DIVERGENCE_QUANTUM = 2.0**-40
 _DIVERGENCE_CEILING = 2.0**12
-_DELTA_QUANTUM = 2.0**-58
-_DELTA_CEILING = 2.0**-6
 _PLD_DISCRETISATION = 1e-3
+_LARGEST_EXPONENT = 700.0
+_ROUNDED_UP = 1 + 2.0**-50
 
 
 class UnsupportedEventError(DeniedError):
@@ -59,12 +65,12 @@ class Spending(Record):
     Attributes:
         filter: the account's filter.
         divergences: (ρ,) for zCDP; the Rényi divergence at each order for Rényi. 4096 stands for more.
-        additive_delta: sum of the events' additive terms. 1/64 stands for more.
+        clamp_probability: sum of the events' probabilities of clamped noise, exact.
     """
 
     filter: FilterSpec
     divergences: tuple[float, ...]
-    additive_delta: Annotated[float, Field(ge=0)] = 0.0
+    clamp_probability: Annotated[Fraction, Field(ge=0)] = Fraction(0)
 
     @classmethod
     def none(cls, filter: FilterSpec) -> Spending:
@@ -95,14 +101,13 @@ class Spending(Record):
         """
         if count < 0:
             raise ValueError(f"count is {count}; what was spent is never taken back")
-        delta = _round_up(additive_delta_of(event), _DELTA_QUANTUM, _DELTA_CEILING)
         return Spending(
             filter=self.filter,
             divergences=tuple(
                 min(spent + count * price, _DIVERGENCE_CEILING)
                 for spent, price in zip(self.divergences, _prices(event, self.filter), strict=True)
             ),
-            additive_delta=min(self.additive_delta + count * delta, _DELTA_CEILING),
+            clamp_probability=self.clamp_probability + count * Fraction(clamp_probability_of(event)),
         )
 
     def epsilon(self, delta: float) -> float:
@@ -112,11 +117,13 @@ class Spending(Record):
             delta: the whole delta; 0.99 of it is used for the mechanisms.
 
         Returns:
-            Epsilon >= 0; infinity where the additive terms exceed their 0.01 of delta.
+            Epsilon >= 0; infinity where clamped noise, priced at that epsilon, exceeds its 0.01 of delta.
         """
-        if self.additive_delta > additive_delta_share(delta):
-            return math.inf
-        mechanism_delta = MECHANISM_DELTA_SHARE * delta
+        epsilon = self._mechanism_epsilon(MECHANISM_DELTA_SHARE * delta)
+        covered = additive_delta(self.clamp_probability, epsilon) <= additive_delta_share(delta)
+        return epsilon if covered else math.inf
+
+    def _mechanism_epsilon(self, mechanism_delta: float) -> float:
         if not any(self.divergences):
             return 0.0
         spent = [math.inf if value >= _DIVERGENCE_CEILING else value for value in self.divergences]
@@ -140,7 +147,8 @@ def admit(spending: Spending, budget: Budget) -> Spending:
         ``spending``, accepted.
 
     Raises:
-        BudgetExceededError: the epsilon or the additive-delta account is overdrawn.
+        BudgetExceededError: overdrawn is the epsilon, or the share of delta that pays for clamped noise,
+            which is priced at the budget's epsilon.
         UnsupportedEventError: the spending was composed under another filter than the budget's.
     """
     if spending.filter != budget.filter:
@@ -150,12 +158,13 @@ def admit(spending: Spending, budget: Budget) -> Spending:
             where="budget.filter",
             remedy="compose the events under the account's own filter, which it keeps for life",
         )
-    if spending.additive_delta > additive_delta_share(budget.delta):
+    additive = additive_delta(spending.clamp_probability, budget.epsilon)
+    if additive > additive_delta_share(budget.delta):
         raise BudgetExceededError(
-            f"additive delta {spending.additive_delta:.3g} exceeds its account of "
+            f"additive delta {additive:.3g} of clamped noise exceeds its account of "
             f"{additive_delta_share(budget.delta):.3g} (1 % of delta)",
             where="budget.delta",
-            remedy="widen the plan's clamp range or raise the budget's delta",
+            remedy="propose a plan with a smaller target_delta, or sign a policy with a larger delta",
         )
     epsilon = spending.epsilon(budget.delta)
     if epsilon > budget.epsilon:
@@ -168,8 +177,22 @@ def admit(spending: Spending, budget: Budget) -> Spending:
 
 
 def additive_delta_share(delta: float) -> float:
-    """The part of ``delta`` that additive terms may use up."""
+    """The part of ``delta`` that clamped noise may use up."""
     return (1 - MECHANISM_DELTA_SHARE) * delta
+
+
+def additive_delta(clamp_probability: Fraction | float, epsilon: float) -> float:
+    """What clamped noise adds to delta: ``(1 + e^epsilon) p``, rounded up.
+
+    Args:
+        clamp_probability: bound on the probability that any noise was clamped, summed over all releases.
+        epsilon: of everything those releases are composed with, not of one of them.
+    """
+    if not clamp_probability:
+        return 0.0
+    if epsilon > _LARGEST_EXPONENT:
+        return math.inf
+    return float(clamp_probability) * (1 + math.exp(epsilon)) * _ROUNDED_UP
 
 
 def epsilon_of(events: Iterable[EventCount], delta: float, filter: FilterSpec) -> float:
@@ -182,20 +205,27 @@ def epsilon_pld(events: Iterable[EventCount], delta: float) -> float:
 
     Args:
         events: what was released.
-        delta: the whole delta; additive terms are taken off first.
+        delta: the whole delta; what clamped noise costs is taken off first.
 
     Returns:
-        Google's dp-accounting PLD figure at discretisation 1e-3; infinity where additive terms eat delta.
+        Google's dp-accounting PLD figure at discretisation 1e-3; infinity where clamped noise costs more than
+        its 0.01 of delta.
     """
     from dp_accounting.pld import PLDAccountant
 
     accountant = PLDAccountant(value_discretization_interval=_PLD_DISCRETISATION)
-    remaining = delta
+    clamped = Fraction(0)
     for event, count in events:
         if count:
             _compose_foreign(accountant, event, count)
-            remaining -= count * additive_delta_of(event)
-    return float(accountant.get_epsilon(remaining)) if remaining > 0 else math.inf
+            clamped += count * Fraction(clamp_probability_of(event))
+    if not clamped:
+        return float(accountant.get_epsilon(delta))
+    at_most = float(accountant.get_epsilon(MECHANISM_DELTA_SHARE * delta))
+    additive = additive_delta(clamped, at_most)
+    if additive > additive_delta_share(delta):
+        return math.inf
+    return float(accountant.get_epsilon(delta - additive))
 
 
 def _compose_foreign(accountant: PLDAccountant, event: Event, count: int) -> None:

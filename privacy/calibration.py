@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 
-from privacy.accounting import Spending, additive_delta_share
+from privacy.accounting import Spending, additive_delta, additive_delta_share
 from privacy.budget import FilterSpec
 from privacy.errors import UsageError
 from privacy.events import SAMPLER, Event, EventCount, GaussianEvent, PoissonSampledGaussianEvent
@@ -26,7 +27,7 @@ def release_event(
     *,
     sample_rate: float = 1.0,
     max_silos_per_user: int = 1,
-    additive_delta: float = 0.0,
+    clamp_probability: float = 0.0,
 ) -> Event:
     """The event of one noised release: sampled where ``sample_rate`` is below 1.
 
@@ -34,7 +35,7 @@ def release_event(
         noise_multiplier: std of the promised noise over the full sensitivity (``max_silos_per_user`` inside).
         sample_rate: Poisson sampling rate of users; 1 means everybody.
         max_silos_per_user: in how many silos one person may be; only a sampled event needs to be told.
-        additive_delta: probability mass composed by addition.
+        clamp_probability: bound on the probability that any of its noise is clamped.
     """
     if sample_rate < 1:
         return PoissonSampledGaussianEvent(
@@ -42,9 +43,11 @@ def release_event(
             sample_rate=sample_rate,
             max_silos_per_user=max_silos_per_user,
             sampler=SAMPLER,
-            additive_delta=additive_delta,
+            clamp_probability=clamp_probability,
         )
-    return GaussianEvent(noise_multiplier=noise_multiplier, sampler=SAMPLER, additive_delta=additive_delta)
+    return GaussianEvent(
+        noise_multiplier=noise_multiplier, sampler=SAMPLER, clamp_probability=clamp_probability
+    )
 
 
 def calibrate_noise_multiplier(
@@ -55,7 +58,7 @@ def calibrate_noise_multiplier(
     releases: int,
     sample_rate: float = 1.0,
     max_silos_per_user: int = 1,
-    additive_delta: float = 0.0,
+    clamp_probability: float = 0.0,
     fixed: Sequence[EventCount] = (),
 ) -> float:
     """Least noise with which ``releases`` events and ``fixed`` ones together cost at most ``target_epsilon``.
@@ -70,7 +73,7 @@ def calibrate_noise_multiplier(
         releases: number of equal releases, at least 1.
         sample_rate: Poisson sampling rate of users; below 1 needs a Rényi filter.
         max_silos_per_user: in how many silos one person may be.
-        additive_delta: of each release.
+        clamp_probability: of each release.
         fixed: events whose noise is already decided and that the promise has to cover as well.
 
     Returns:
@@ -82,10 +85,11 @@ def calibrate_noise_multiplier(
     """
     _check(target_epsilon, target_delta, releases, sample_rate, max_silos_per_user)
     base = Spending.of(fixed, filter)
-    if base.additive_delta + releases * additive_delta > additive_delta_share(target_delta):
+    clamped = base.clamp_probability + releases * Fraction(clamp_probability)
+    additive = additive_delta(clamped, target_epsilon)
+    if additive > additive_delta_share(target_delta):
         raise CalibrationError(
-            f"additive delta {base.additive_delta + releases * additive_delta:.3g} exceeds 1 % of "
-            f"target_delta {target_delta:.3g}",
+            f"additive delta {additive:.3g} of clamped noise exceeds 1 % of target_delta {target_delta:.3g}",
             where="target_delta",
             remedy="widen the clamp range or promise a larger delta",
         )
@@ -95,7 +99,7 @@ def calibrate_noise_multiplier(
             noise_multiplier,
             sample_rate=sample_rate,
             max_silos_per_user=max_silos_per_user,
-            additive_delta=additive_delta,
+            clamp_probability=clamp_probability,
         )
         return base.plus(event, releases).epsilon(target_delta) <= target_epsilon
 

@@ -57,13 +57,15 @@ class GaussianEvent(Record):
     Attributes:
         noise_multiplier: std of the noise over the full L2 sensitivity (see the module's normalisation).
         sampler: name and version of the code that drew the noise.
-        additive_delta: probability mass outside the bound (clamped noise), composed by addition.
+        clamp_probability: at most this is the probability that any noise of the release was clamped, so that
+            it was not Gaussian. A bare probability: what it costs of delta grows with the epsilon of all that
+            is composed, which an event cannot know.
     """
 
     kind: Literal["gaussian"] = "gaussian"
     noise_multiplier: _Positive
     sampler: Literal["discrete-gaussian/v1"]
-    additive_delta: _Probability = 0.0
+    clamp_probability: _Probability = 0.0
 
 
 class PoissonSampledGaussianEvent(Record):
@@ -78,7 +80,7 @@ class PoissonSampledGaussianEvent(Record):
         sample_rate: probability with which each user joins the batch.
         max_silos_per_user: in how many silos of the roster one person may be.
         sampler: name and version of the code that drew the noise.
-        additive_delta: probability mass outside the bound, composed by addition.
+        clamp_probability: at most this is the probability that any noise of the release was clamped.
     """
 
     kind: Literal["poisson_sampled_gaussian"] = "poisson_sampled_gaussian"
@@ -86,7 +88,7 @@ class PoissonSampledGaussianEvent(Record):
     sample_rate: Annotated[float, Field(strict=True, gt=0, le=1)]
     max_silos_per_user: Annotated[int, Field(strict=True, ge=1, le=1024)]
     sampler: Literal["discrete-gaussian/v1"]
-    additive_delta: _Probability = 0.0
+    clamp_probability: _Probability = 0.0
 
 
 class PureEvent(Record):
@@ -133,6 +135,6 @@ def parse_event(obj: Mapping[str, object] | Event) -> Event:
         ) from error
 
 
-def additive_delta_of(event: Event) -> float:
-    """Probability mass that composes by addition; 0 for mechanisms without any."""
-    return 0.0 if isinstance(event, PureEvent) else event.additive_delta
+def clamp_probability_of(event: Event) -> float:
+    """Bound on the probability that the release's noise was clamped; 0 for mechanisms without clamping."""
+    return 0.0 if isinstance(event, PureEvent) else event.clamp_probability

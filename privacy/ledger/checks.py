@@ -19,6 +19,12 @@ class FilterChangedError(DeniedError):
     code = "filter_changed"
 
 
+class DatasetMovedError(DeniedError):
+    """A dataset is charged to the account it was first reserved on: another one would be a fresh budget."""
+
+    code = "dataset_moved"
+
+
 class StalePolicyError(TrustError):
     """Terms or a reservation under a policy that is not the newest the account knows."""
 
@@ -57,7 +63,7 @@ def refuse_stale_terms(known: AccountStatus, terms: AccountTerms) -> None:
         raise FilterChangedError(
             "the filter of an account is fixed for its life",
             where=known.account,
-            remedy="write the old filter into the policy, or name a new population if the people differ",
+            remedy="write the old filter into the policy; what was promised stays on this account",
         )
     if terms.policy_version <= known.policy_version:
         raise StalePolicyError(
@@ -83,6 +89,24 @@ def refuse_other_reservation(known: JobStatus, record: Reserved) -> None:
     if not known.open:
         raise ReservationConflictError(
             "this job is over and released what it did not use", where=known.job, remedy="propose a new job"
+        )
+
+
+def refuse_moved_dataset(record: Reserved, home: str | None) -> None:
+    """A dataset's people stay on one account, whatever a later policy calls their population.
+
+    Args:
+        record: what is to be reserved.
+        home: the account that the dataset was first reserved on, None if it never was.
+
+    Raises:
+        DatasetMovedError: it is another one than the record's.
+    """
+    if home is not None and home != record.account:
+        raise DatasetMovedError(
+            "this dataset was charged to another account before; a new one would forget what was spent",
+            where=record.dataset,
+            remedy="give the dataset its former population in policy.yaml and sign the policy",
         )
 
 

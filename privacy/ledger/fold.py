@@ -75,6 +75,7 @@ class Fold:
         self._accounts: dict[str, AccountTerms] = {}
         self._changed: set[str] = set()
         self._jobs: dict[str, _Job] = {}
+        self._homes: dict[str, str] = {}
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> tuple[Fold, tuple[FoldProblem, ...]]:
@@ -168,6 +169,10 @@ class Fold:
         if record.policy_sha256 != terms.policy_sha256:
             text = f"job {record.job} was reserved under another policy than the account's"
             yield FoldProblem("policy_mismatch", entry.seq, text)
+        home = self._homes.setdefault(record.dataset, record.account)
+        if home != record.account:
+            text = f"dataset {record.dataset} was reserved on account {record.account}, before on {home}"
+            yield FoldProblem("dataset_moved", entry.seq, text)
         self._jobs[record.job] = _Job(record, entry.seq, _counts(record.events))
         yield from self._overdraft(entry, record.account)
 

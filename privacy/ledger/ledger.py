@@ -22,6 +22,7 @@ a job whose rest was released                   ``ReservationConflictError`` / `
 a budget lowered below what is counted          account frozen; commits only while they fit the new budget
 a changed budget without a newer policy         ``StalePolicyError``
 another filter                                  ``FilterChangedError``
+a dataset reserved before on another account    ``DatasetMovedError``
 ==============================================  =====================================================
 """
 
@@ -43,10 +44,12 @@ from privacy.ledger import tables
 from privacy.ledger.chain import ChainLog, Entry, Head, utc_now
 from privacy.ledger.checks import (
     ChargeRefusedError,
+    DatasetMovedError,
     FilterChangedError,
     ReservationConflictError,
     StalePolicyError,
     UnknownAccountError,
+    refuse_moved_dataset,
     refuse_other_event,
     refuse_other_reservation,
     refuse_stale_terms,
@@ -81,6 +84,7 @@ __all__ = [
     "Allowance",
     "Charge",
     "ChargeRefusedError",
+    "DatasetMovedError",
     "FilterChangedError",
     "JobStatus",
     "Ledger",
@@ -207,6 +211,7 @@ class Ledger:
             BudgetExceededError: the events do not fit; nothing was written.
             UnsupportedEventError: the account's filter cannot price an event.
             StalePolicyError: the account's terms come from another policy.
+            DatasetMovedError: the dataset was reserved before on another account.
             ReservationConflictError: the job reserved something else before, or is over.
         """
         record = Reserved(
@@ -230,6 +235,7 @@ class Ledger:
                     where=account,
                     remedy="authorise the job again under the policy in force",
                 )
+            refuse_moved_dataset(record, tables.home_of(db, dataset))
             status.admit(EventCount(item.event, item.count) for item in record.events)
             entry = self._append(db, RESERVED, record)
             tables.add_job(db, record, entry.seq)

@@ -160,6 +160,15 @@ class LedgerState:
     accounts: Mapping[str, AccountStatus]
     jobs: Mapping[str, JobStatus]
 
+    def home_of(self, dataset: str) -> str | None:
+        """The account that a dataset was first reserved on, None if it never was."""
+        first = min(
+            (job for job in self.jobs.values() if job.dataset == dataset),
+            key=lambda job: job.seq,
+            default=None,
+        )
+        return None if first is None else first.account
+
     def without(self, job: str) -> LedgerState:
         """The state as if ``job`` had not reserved: what its authorisation was, or would be, judged by.
 

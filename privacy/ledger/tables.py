@@ -99,6 +99,12 @@ def add_job(db: sqlite3.Connection, record: Reserved, seq: int) -> None:
     db.executemany("INSERT INTO allowances (job, event, reserved) VALUES (?, ?, ?)", rows)
 
 
+def home_of(db: sqlite3.Connection, dataset: str) -> str | None:
+    """The account that a dataset was first reserved on, None if it never was."""
+    row = db.execute("SELECT account FROM jobs WHERE dataset = ? ORDER BY seq LIMIT 1", (dataset,)).fetchone()
+    return row[0] if row else None
+
+
 def add_charge(db: sqlite3.Connection, record: Committed, seq: int) -> None:
     """Note a charge."""
     key = event_key(record.event)

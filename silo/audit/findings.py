@@ -21,6 +21,7 @@ MEANINGS: dict[str, tuple[Severity, str]] = {
     "account_order": ("error", "An account was opened twice, or given new terms before it was opened."),
     "account_unknown": ("error", "A job reserved on an account that does not exist."),
     "filter_changed": ("error", "An account's filter or orders changed; they are fixed for its life."),
+    "dataset_moved": ("error", "A dataset was charged to another account than before: a fresh budget."),
     "policy_version": ("error", "An account's terms changed without a newer policy version."),
     "policy_mismatch": ("error", "A job was reserved under another policy than its account's terms."),
     "reserved_twice": ("error", "One job has two reservations."),

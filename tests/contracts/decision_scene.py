@@ -183,9 +183,11 @@ def decide(
     *,
     now: datetime = NOW,
     charter: Charter = CHARTER,
+    proposer: str | None = None,
 ) -> Authorization:
     policy = policy or make_policy()
-    return authorize(plan, policy, ledger or make_ledger(policy), now, charter=charter)
+    known = ledger or make_ledger(policy)
+    return authorize(plan, policy, known, now, charter=charter, proposer=proposer)
 
 
 def refusals(

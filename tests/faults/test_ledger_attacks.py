@@ -325,6 +325,11 @@ class TestOwnerWritesWhatTheLedgerRefuses:
     def test_reserved_on_no_account(self, silo: AuditedSilo) -> None:
         assert self.forge(silo, self.reservation(silo, 1, account="nobody")) == {"account_unknown"}
 
+    def test_a_dataset_charged_to_a_fresh_account(self, silo: AuditedSilo) -> None:
+        terms = self.payload(silo, "account_opened", account="fresh")
+        moved = self.reservation(silo, 1, account="fresh")
+        assert "dataset_moved" in self.forge(silo, ("account_opened", terms), moved)
+
     def test_reserved_under_another_policy(self, silo: AuditedSilo) -> None:
         assert self.forge(silo, self.reservation(silo, 1, policy_sha256="e" * 64)) == {"policy_mismatch"}
 

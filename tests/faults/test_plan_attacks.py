@@ -40,7 +40,7 @@ ALTERATIONS: list[dict[str, Any]] = [
     {"privacy.max_silos_per_user": 2},
     {"protection.masks": "none"},
     {"protection.encryption": "none"},
-    {"protection.max_failed_opens": 50},
+    {"protection.max_failed_opens": 1},
     {"protection.min_silos": 3},
     {"training.max_burned_rounds": 1},
     {"catalogue.sha256": "cd" * 32},

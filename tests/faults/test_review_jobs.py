@@ -366,11 +366,6 @@ def test_a_peer_can_hand_out_the_receipt_that_proves_a_cut_ledger(tmp_path: Path
     assert any(receipt.silo == "shop-b" for receipt in kept)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a newer policy may point the same dataset at another population: its people get a fresh budget, "
-    "and neither the ledger nor audit verify says so",
-)
 def test_a_dataset_that_has_been_charged_does_not_move_to_a_fresh_account(tmp_path: Path) -> None:
     scene = make_scene(tmp_path, make_plan())
     scene.start()

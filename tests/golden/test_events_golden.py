@@ -14,8 +14,8 @@ from privacy.events import GaussianEvent, PoissonSampledGaussianEvent, PureEvent
 VECTORS: list[tuple[BaseModel, bytes, str]] = [
     (
         GaussianEvent(noise_multiplier=1.15807, sampler="discrete-gaussian/v1"),
-        b'{"additive_delta":0,"kind":"gaussian","noise_multiplier":1.15807,"sampler":"discrete-gaussian/v1"}',
-        "c16a707be38b8e8a6d9339e60f78f012e3d955034f7eb6063a1126ac0a21c8ac",
+        b'{"clamp_probability":0,"kind":"gaussian","noise_multiplier":1.15807,"sampler":"discrete-gaussian/v1"}',
+        "34014bc0b39f4b554389bfbd1fa9bf4521cfcaf2dd82b9863c5fb3a82350d6db",
     ),
     (
         PoissonSampledGaussianEvent(
@@ -23,11 +23,11 @@ VECTORS: list[tuple[BaseModel, bytes, str]] = [
             sample_rate=0.01,
             max_silos_per_user=3,
             sampler="discrete-gaussian/v1",
-            additive_delta=2.5e-13,
+            clamp_probability=2.5e-43,
         ),
-        b'{"additive_delta":2.5e-13,"kind":"poisson_sampled_gaussian","max_silos_per_user":3,'
+        b'{"clamp_probability":2.5e-43,"kind":"poisson_sampled_gaussian","max_silos_per_user":3,'
         b'"noise_multiplier":0.75,"sample_rate":0.01,"sampler":"discrete-gaussian/v1"}',
-        "f7a3b9e55e8ac323f2fbb0c35ea1e3c75f2545ef453be0f3a55a904f9faae663",
+        "967777b0c7e316f2f3d977a22cc254106cad7897cd6dd22e575b92cb3250c9d0",
     ),
     (
         PureEvent(epsilon=0.1),

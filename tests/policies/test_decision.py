@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -76,11 +77,18 @@ def _sampled() -> Plan:
     return make_plan(family="linear", sample_rate=0.1, features=2)
 
 
+def moved(population: str) -> LedgerState:
+    """A dataset was charged to ``customers``; a newer policy calls its people something else."""
+    before = reservation_of(decide(PLAN))
+    return replace(make_ledger(make_policy(population=population)), jobs={before.job: before})
+
+
 REASONS: list[Refusal] = [
     ("policy_expired", lambda: refusals(PLAN, altered(make_policy(), {"expires": "2026-05-31"}))),
     ("charter_expired", lambda: refusals(PLAN, charter=make_charter(expires=date(2026, 5, 31)))),
     ("not_in_roster", lambda: refusals(PLAN, make_policy("shop-z", with_members=list(SILOS)))),
     ("unknown_member", lambda: refusals(PLAN, charter=make_charter(SILOS[:3]))),
+    ("proposer_not_accepted", lambda: refusals(PLAN, proposer="shop-z")),
     ("member_not_accepted", lambda: refusals(PLAN, make_policy(with_members=["shop-b", "shop-c"]))),
     ("too_few_silos", lambda: refusals(PLAN, make_policy(min_silos=5))),
     ("too_few_silos", lambda: refusals(altered(PLAN, {"protection.min_silos": 2}))),
@@ -118,6 +126,7 @@ REASONS: list[Refusal] = [
             ),
         ),
     ),
+    ("dataset_moved", lambda: refusals(PLAN, make_policy(population="fresh"), moved("fresh"))),
     ("budget_exceeded", lambda: refusals(PLAN, make_policy(epsilon=3.9))),
 ]
 
@@ -168,6 +177,35 @@ def test_every_reason_is_given_at_once() -> None:
         "encryption_required", "masks_required", "max_silos_per_user_too_small", "delta_too_high",
         "promise_not_kept", "budget_exceeded",
     }  # fmt: skip
+
+
+def test_this_silo_and_those_it_works_with_may_propose() -> None:
+    policy = make_policy("shop-a", with_members=["shop-b", "shop-c", "shop-d"])
+    for proposer in (None, "shop-a", "shop-b"):
+        assert refusals(PLAN, policy, proposer=proposer) == set()
+    for proposer in ("hub", "shop-z", ""):
+        assert refusals(PLAN, policy, proposer=proposer) == {"proposer_not_accepted"}
+
+
+def test_a_dataset_that_stays_on_its_account_is_not_moved() -> None:
+    assert refusals(PLAN, make_policy(), moved("customers")) == set()
+
+
+def outbound(plan: Plan, policy: SiloPolicy) -> list[str]:
+    with pytest.raises(PolicyDeniedError) as caught:
+        decide(plan, policy)
+    assert {reason.code for reason in caught.value.reasons} >= {"budget_exceeded"}
+    return [reason.code for reason in caught.value.outbound]
+
+
+def test_what_is_left_is_told_only_to_a_plan_that_everything_else_allows() -> None:
+    assert outbound(PLAN, make_policy(epsilon=3.9)) == ["budget_exceeded"]
+    short = make_policy(epsilon=3.9, max_epsilon_per_plan=2.0)
+    rich = make_policy(max_epsilon_per_plan=2.0)
+    assert outbound(PLAN, short) == ["epsilon_too_high"]
+    with pytest.raises(PolicyDeniedError) as caught:
+        decide(PLAN, rich)
+    assert caught.value.outbound == caught.value.reasons
 
 
 def test_a_refusal_tells_people_what_to_do() -> None:

@@ -4,13 +4,14 @@ import math
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from policies.drafting import complete_plan
 from policies.plan import Plan
 from policies.price import (
     FINEST_GRID,
+    LARGEST_ACCOUNT_EPSILON,
     MAX_ROUNDING_COST,
-    MIN_HEADROOM_STDS,
     PlanImpossibleError,
     RoundShape,
     cap_loss,
@@ -25,11 +26,12 @@ from policies.price import (
     sensitivity_in_one_silo,
     weight_at,
 )
+from policies.silo_policy import AccountBudget
 from policies.validation import PolicyFileError
-from privacy.accounting import UnsupportedEventError, additive_delta_share
-from privacy.budget import RenyiFilter, ZcdpFilter
+from privacy.accounting import Spending, UnsupportedEventError, additive_delta, additive_delta_share, admit
+from privacy.budget import Budget, RenyiFilter, ZcdpFilter
 from privacy.calibration import CalibrationError
-from privacy.events import GaussianEvent, PoissonSampledGaussianEvent, additive_delta_of
+from privacy.events import GaussianEvent, PoissonSampledGaussianEvent, clamp_probability_of
 from privacy.noise import MIN_SHARE_STD, DiscreteGaussian
 from tests.contracts.decision_scene import ORDERS, altered, make_draft, make_plan
 
@@ -74,10 +76,11 @@ def test_the_figures_of_the_design_note() -> None:
 
 def test_the_grid_is_the_largest_the_formula_allows() -> None:
     plan = make_plan(**MOVIELENS)
-    budgeted = 2 ** (training(plan).layout.bits - 1)
+    shape = training(plan)
+    budgeted, headroom_stds = 2 ** (shape.layout.bits - 1), shape.headroom / shape.share_std
 
     def needed(grid: int) -> float:
-        stds = MIN_HEADROOM_STDS * plan.privacy.noise_multiplier / math.sqrt(plan.num_noise_shares)
+        stds = headroom_stds * plan.privacy.noise_multiplier / math.sqrt(plan.num_noise_shares)
         return grid * (0.03 * plan.max_users_per_silo + stds)
 
     assert needed(plan.privacy.grid - 1) <= budgeted < needed(plan.privacy.grid + 2)
@@ -137,18 +140,34 @@ def test_levels_of_every_shape_fit_their_bits_exactly(changes: dict[str, Any]) -
 @every_family
 def test_clamped_noise_costs_at_most_a_hundredth_of_delta(changes: dict[str, Any]) -> None:
     plan = make_plan(**changes)
-    total = sum(additive_delta_of(event) * count for event, count in reserved_events(plan))
+    clamped = sum(clamp_probability_of(event) * count for event, count in reserved_events(plan))
+    # whatever the account composes it with, and a thousand times over
+    total = 1000 * additive_delta(clamped, LARGEST_ACCOUNT_EPSILON)
     assert 0 < total <= additive_delta_share(plan.privacy.target_delta)
+
+
+def test_no_policy_opens_a_larger_account_than_the_headroom_is_made_for() -> None:
+    AccountBudget(epsilon=LARGEST_ACCOUNT_EPSILON, delta=1e-6, scope="lifetime", filter="zcdp")
+    with pytest.raises(ValidationError):
+        AccountBudget(epsilon=LARGEST_ACCOUNT_EPSILON + 1e-9, delta=1e-6, scope="lifetime", filter="zcdp")
+
+
+@pytest.mark.parametrize("target_delta", [1e-30, 0.01])
+@pytest.mark.parametrize("target_epsilon", [0.1, 100.0])
+def test_headroom_of_the_extremes(target_epsilon: float, target_delta: float) -> None:
+    promise: dict[str, Any] = {"target_epsilon": target_epsilon, "target_delta": target_delta}
+    plan = make_plan(family="popularity", max_interactions_per_user=20, **promise)
+    budget = Budget(epsilon=target_epsilon, delta=target_delta, filter=ZcdpFilter())
+    admit(Spending.of(reserved_events(plan), budget.filter), budget)
 
 
 @every_family
 def test_the_charged_term_covers_the_samplers_own_tail(changes: dict[str, Any]) -> None:
     plan = make_plan(**changes)
     for shape in schedule(plan):
-        assert shape.headroom >= MIN_HEADROOM_STDS * shape.share_std
         tail = DiscreteGaussian(shape.share_std).log_tail_probability(shape.headroom)
         clamped = plan.num_silos * shape.values * math.exp(tail)
-        assert additive_delta_of(shape.event) >= (1 + math.exp(plan.privacy.target_epsilon)) * clamped
+        assert clamp_probability_of(shape.event) >= clamped
 
 
 def test_a_tiny_delta_and_a_large_epsilon_widen_the_headroom() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from fractions import Fraction
 
 import pytest
 
@@ -10,6 +11,7 @@ from privacy.accounting import (
     MECHANISM_DELTA_SHARE,
     Spending,
     UnsupportedEventError,
+    additive_delta,
     additive_delta_share,
     admit,
     epsilon_of,
@@ -25,8 +27,8 @@ SIX_ORDERS = RenyiFilter(orders=(2, 4, 8, 16, 32, 64))
 PLD_TOLERANCE = 0.02
 
 
-def gaussian(noise_multiplier: float, additive_delta: float = 0.0) -> GaussianEvent:
-    return GaussianEvent(noise_multiplier=noise_multiplier, sampler=SAMPLER, additive_delta=additive_delta)
+def gaussian(noise_multiplier: float, clamped: float = 0.0) -> GaussianEvent:
+    return GaussianEvent(noise_multiplier=noise_multiplier, sampler=SAMPLER, clamp_probability=clamped)
 
 
 def sampled(noise_multiplier: float, sample_rate: float, max_silos: int = 1) -> PoissonSampledGaussianEvent:
@@ -162,31 +164,67 @@ def test_spending_of_another_filter_is_refused() -> None:
         admit(Spending.none(other), Budget(epsilon=1.0, delta=1e-6, filter=SIX_ORDERS))
 
 
-def test_additive_delta_has_an_account_of_its_own() -> None:
+def test_clamped_noise_has_an_account_of_its_own() -> None:
     budget = Budget(epsilon=8.0, delta=1e-6, filter=ZCDP)
     share = additive_delta_share(budget.delta)
     assert share == pytest.approx(1e-8)
-    admit(Spending.none(ZCDP).plus(gaussian(5.0, 0.3e-8), 3), budget)
+    third = 0.3e-8 / (1 + math.exp(8))
+    admit(Spending.none(ZCDP).plus(gaussian(5.0, third), 3), budget)
     with pytest.raises(BudgetExceededError, match="additive delta"):
-        admit(Spending.none(ZCDP).plus(gaussian(5.0, 0.3e-8), 4), budget)
+        admit(Spending.none(ZCDP).plus(gaussian(5.0, third), 4), budget)
     # however little epsilon is spent, and however much is left
     with pytest.raises(BudgetExceededError, match="additive delta"):
-        admit(Spending.none(ZCDP).plus(gaussian(1e4, 2e-8)), budget)
+        admit(Spending.none(ZCDP).plus(gaussian(1e4, 7 * third)), budget)
+
+
+def test_clamped_noise_is_priced_with_the_epsilon_of_everything_composed() -> None:
+    """One release alone, at its own epsilon, can pay for a probability that the composition cannot."""
+    clamped, releases = 0.9e-8 / (1 + math.exp(2)), 12
+    alone = Spending.none(ZCDP).plus(gaussian(3.0, clamped))
+    assert 1 < alone.epsilon(1e-6) < 2
+    together = Spending.none(ZCDP).plus(gaussian(3.0), releases - 1).plus(gaussian(3.0, clamped))
+    assert together.epsilon(1e-6) == math.inf
+    assert Spending.none(ZCDP).plus(gaussian(3.0), releases).epsilon(1e-6) < 8
+    # The budget is what is promised, so it prices even what has spent little of it.
+    admit(alone, Budget(epsilon=2.0, delta=1e-6, filter=ZCDP))
+    with pytest.raises(BudgetExceededError, match="additive delta"):
+        admit(alone, Budget(epsilon=8.0, delta=1e-6, filter=ZCDP))
+
+
+def test_the_price_of_clamped_noise() -> None:
+    assert additive_delta(0.0, math.inf) == 0
+    assert additive_delta(1e-9, 0.0) == pytest.approx(2e-9, rel=1e-12)
+    assert additive_delta(1e-9, 8.0) == pytest.approx(1e-9 * (1 + math.e**8), rel=1e-12)
+    assert additive_delta(1e-300, 1e6) == math.inf
+
+
+@pytest.mark.parametrize("spec", [ZCDP, SIX_ORDERS], ids=lambda spec: spec.kind)
+@pytest.mark.parametrize("clamped", [0.0, 1e-12, 1e-11])
+def test_a_clamped_gaussian_is_as_private_as_the_spending_says(spec: FilterSpec, clamped: float) -> None:
+    """Exactly computed: the worst that clamping both worlds' noise can add to the Gaussian's own delta."""
+    epsilon = Spending.none(spec).plus(gaussian(2.0, clamped)).epsilon(1e-5)
+    shift = 0.5 / 2.0, 2.0 * epsilon
+    above, below = (0.5 * math.erfc((shift[1] + sign * shift[0]) / math.sqrt(2)) for sign in (-1, 1))
+    assert above - math.exp(epsilon) * below + (1 + math.exp(epsilon)) * clamped <= 1e-5
 
 
 def test_epsilon_is_infinite_where_additive_terms_eat_delta() -> None:
-    event = EventCount(gaussian(5.0, 1e-6), 1)
+    event = EventCount(gaussian(5.0, 1e-8), 1)
     assert epsilon_of([event], 1e-6, ZCDP) == math.inf
     assert epsilon_pld([event], 1e-6) == math.inf
 
 
 def test_additive_terms_do_not_move_epsilon() -> None:
-    plain, clamped = (EventCount(gaussian(2.0, extra), 5) for extra in (0.0, 1e-10))
+    plain, clamped = (EventCount(gaussian(2.0, extra), 5) for extra in (0.0, 1e-11))
     assert epsilon_of([plain], 1e-5, ZCDP) == epsilon_of([clamped], 1e-5, ZCDP)
 
 
-def test_tiny_additive_terms_are_rounded_up_not_away() -> None:
-    assert Spending.none(ZCDP).plus(gaussian(1.0, 1e-300)).additive_delta > 0
+def test_probabilities_of_all_sizes_are_summed_exactly() -> None:
+    spent = Spending.none(ZCDP).plus(gaussian(1.0, 1e-300), 3)
+    assert spent.clamp_probability == 3 * Fraction(1e-300)
+    both = spent.plus(gaussian(1.0, 0.5))
+    assert both.clamp_probability - Fraction(0.5) == spent.clamp_probability
+    assert Spending.model_validate_json(both.model_dump_json()) == both
 
 
 def test_a_divergence_beyond_all_budgets_counts_as_infinite_and_stays_there() -> None:
@@ -208,7 +246,7 @@ def test_a_negative_count_is_refused() -> None:
 @pytest.mark.parametrize("spec", [ZCDP, SIX_ORDERS], ids=lambda spec: spec.kind)
 @pytest.mark.parametrize("noise", [0.7, 1.2, 3.0, 20.0])
 def test_the_bound_is_never_below_the_second_accountant(spec: FilterSpec, noise: float) -> None:
-    events = [EventCount(gaussian(noise, 1e-12), 3), EventCount(PureEvent(epsilon=0.2), 2)]
+    events = [EventCount(gaussian(noise, 1e-18), 3), EventCount(PureEvent(epsilon=0.2), 2)]
     assert epsilon_of(events, 1e-5, spec) >= epsilon_pld(events, 1e-5) - PLD_TOLERANCE
 
 

@@ -50,9 +50,9 @@ def test_sampling_and_silos_of_one_person() -> None:
 def test_release_event_is_sampled_only_below_rate_one() -> None:
     assert isinstance(release_event(1.0), GaussianEvent)
     assert release_event(1.0, max_silos_per_user=3) == release_event(1.0)
-    event = release_event(1.0, sample_rate=0.5, max_silos_per_user=3, additive_delta=1e-12)
+    event = release_event(1.0, sample_rate=0.5, max_silos_per_user=3, clamp_probability=1e-12)
     assert isinstance(event, PoissonSampledGaussianEvent)
-    assert (event.sample_rate, event.max_silos_per_user, event.additive_delta) == (0.5, 3, 1e-12)
+    assert (event.sample_rate, event.max_silos_per_user, event.clamp_probability) == (0.5, 3, 1e-12)
 
 
 def test_sampled_plans_on_zcdp_are_refused() -> None:
@@ -96,4 +96,8 @@ def test_orders_without_room_for_anything_are_no_calibration() -> None:
 
 def test_additive_terms_beyond_their_account() -> None:
     with pytest.raises(CalibrationError, match="additive delta"):
-        calibrate_noise_multiplier(1.0, 1e-6, ZCDP, releases=10, additive_delta=1e-8)
+        calibrate_noise_multiplier(1.0, 1e-6, ZCDP, releases=10, clamp_probability=1e-9)
+    # cheap at epsilon 1, and dear at epsilon 8
+    calibrate_noise_multiplier(1.0, 1e-6, ZCDP, releases=10, clamp_probability=1e-10)
+    with pytest.raises(CalibrationError, match="additive delta"):
+        calibrate_noise_multiplier(8.0, 1e-6, ZCDP, releases=10, clamp_probability=1e-10)

@@ -12,12 +12,12 @@ from privacy.events import (
     PoissonSampledGaussianEvent,
     PureEvent,
     UnknownEventError,
-    additive_delta_of,
+    clamp_probability_of,
     parse_event,
 )
 
 EVENTS: list[Event] = [
-    GaussianEvent(noise_multiplier=1.158, sampler=SAMPLER, additive_delta=1e-12),
+    GaussianEvent(noise_multiplier=1.158, sampler=SAMPLER, clamp_probability=1e-12),
     PoissonSampledGaussianEvent(
         noise_multiplier=0.9, sample_rate=0.05, max_silos_per_user=2, sampler=SAMPLER
     ),
@@ -40,7 +40,7 @@ def test_the_json_form_always_has_every_field(event: Event) -> None:
 
 def test_equal_events_are_equal_however_they_were_written() -> None:
     short = GaussianEvent(noise_multiplier=2, sampler=SAMPLER)
-    assert short == GaussianEvent(noise_multiplier=2.0, sampler=SAMPLER, additive_delta=0.0)
+    assert short == GaussianEvent(noise_multiplier=2.0, sampler=SAMPLER, clamp_probability=0.0)
     assert hash(short) == hash(parse_event(short.model_dump()))
 
 
@@ -63,7 +63,7 @@ def test_an_event_cannot_be_changed() -> None:
         {"kind": "gaussian", "noise_multiplier": math.inf, "sampler": SAMPLER},
         {"kind": "gaussian", "noise_multiplier": "1.0", "sampler": SAMPLER},
         {"kind": "gaussian", "noise_multiplier": True, "sampler": SAMPLER},
-        {"kind": "gaussian", "noise_multiplier": 1.0, "sampler": SAMPLER, "additive_delta": -1e-9},
+        {"kind": "gaussian", "noise_multiplier": 1.0, "sampler": SAMPLER, "clamp_probability": -1e-9},
         {"kind": "pure", "epsilon": 0.0},
         {
             "kind": "poisson_sampled_gaussian",
@@ -87,5 +87,5 @@ def test_what_is_unknown_or_out_of_range_is_refused(obj: dict[str, object]) -> N
     assert caught.value.remedy
 
 
-def test_only_mechanisms_with_clamped_noise_have_an_additive_delta() -> None:
-    assert [additive_delta_of(event) for event in EVENTS] == [1e-12, 0.0, 0.0]
+def test_only_mechanisms_with_clamped_noise_have_a_clamp_probability() -> None:
+    assert [clamp_probability_of(event) for event in EVENTS] == [1e-12, 0.0, 0.0]

@@ -18,6 +18,7 @@ from privacy.ledger.ledger import (
     AccountFrozenError,
     Charge,
     ChargeRefusedError,
+    DatasetMovedError,
     FilterChangedError,
     Ledger,
     Receipt,
@@ -108,7 +109,7 @@ class TestReserveThenCommit:
                 "kind": "gaussian",
                 "noise_multiplier": 2,
                 "sampler": "discrete-gaussian/v1",
-                "additive_delta": 0,
+                "clamp_probability": 0,
             },
         }
 
@@ -168,7 +169,7 @@ class TestReserveThenCommit:
         with open_customers(path) as ledger:
             ledger.open_account("readers", budget(), POLICY, 1)
             reserve(ledger, "job-1", count=2)
-            reserve(ledger, "job-2", count=2, account="readers")
+            reserve(ledger, "job-2", count=2, account="readers", dataset="loans")
             assert ledger.status("readers").committed == ()
         assert_sound(path)
 
@@ -201,7 +202,7 @@ class TestExactlyOnce:
                 ledger.commit("job-1", round=1, attempt=0, event=OTHER_EVENT)
 
     @pytest.mark.parametrize(
-        "event", [OTHER_EVENT, PureEvent(epsilon=0.01), EVENT.model_copy(update={"additive_delta": 1e-9})]
+        "event", [OTHER_EVENT, PureEvent(epsilon=0.01), EVENT.model_copy(update={"clamp_probability": 1e-9})]
     )
     def test_an_event_that_was_not_reserved_is_refused(self, path: Path, event: Event) -> None:
         with open_customers(path) as ledger:
@@ -343,6 +344,28 @@ class TestBudgetsComeFromThePolicy:
             ledger.open_account("customers", budget(), NEWER_POLICY, 2)
             with pytest.raises(StalePolicyError):
                 reserve(ledger, policy_sha256=POLICY)
+
+    def test_a_dataset_never_moves_to_a_fresh_account(self, path: Path) -> None:
+        with open_customers(path) as ledger:
+            ledger.commit(reserve(ledger, count=2), round=1, attempt=0, event=EVENT)
+            ledger.release_rest("job-1")
+            ledger.open_account("customers-2", budget(), POLICY, 1)
+            head = ledger.head()
+            with pytest.raises(DatasetMovedError, match="another account"):
+                reserve(ledger, "job-2", account="customers-2")
+            assert ledger.head() == head
+            assert ledger.state().home_of("purchases") == "customers"
+            assert ledger.state().home_of("visits") is None
+            reserve(ledger, "job-3", account="customers-2", dataset="visits")
+            reserve(ledger, "job-4", dataset="returns")
+        assert_sound(path)
+
+    def test_no_remedy_points_to_a_fresh_account(self, path: Path) -> None:
+        with open_customers(path) as ledger:
+            with pytest.raises(FilterChangedError) as caught:
+                ledger.open_account("customers", budget(filter=RENYI), NEWER_POLICY, 2)
+            assert caught.value.remedy is not None
+            assert "new population" not in caught.value.remedy
 
     def test_a_population_without_a_budget_pays_nothing(self, path: Path) -> None:
         with open_customers(path) as ledger:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 from hypothesis import assume, given, settings
@@ -18,7 +19,7 @@ FILTERS = st.sampled_from([ZCDP, SIX_ORDERS, RenyiFilter(orders=(3.5, 20.0))])
 EPSILONS = st.floats(0.5, 20.0)
 DELTAS = st.floats(1e-8, 1e-3)
 UNSAMPLED = st.one_of(
-    st.builds(release_event, st.floats(0.3, 300.0), additive_delta=st.sampled_from([0.0, 1e-13])),
+    st.builds(release_event, st.floats(0.3, 300.0), clamp_probability=st.sampled_from([0.0, 1e-30])),
     st.builds(PureEvent, epsilon=st.floats(1e-3, 2.0)),
 )
 SAMPLED = st.builds(
@@ -38,11 +39,11 @@ def counted(events: st.SearchStrategy[Event], most: int = 50) -> st.SearchStrate
 def test_a_plan_of_epsilon_fits_an_untouched_budget_of_the_same_epsilon(
     spec: FilterSpec, epsilon: float, delta: float, releases: int, additive: float
 ) -> None:
-    additive_delta = additive * 0.009 * delta / releases
+    clamped = additive * 0.0099 * delta / (1 + math.exp(epsilon)) / releases
     if min(epsilon_of([EventCount(release_event(1e6), 1)], delta, spec), epsilon) == epsilon:
         return  # these orders have no room for anything at this delta
-    noise = calibrate_noise_multiplier(epsilon, delta, spec, releases=releases, additive_delta=additive_delta)
-    event = release_event(noise, additive_delta=additive_delta)
+    noise = calibrate_noise_multiplier(epsilon, delta, spec, releases=releases, clamp_probability=clamped)
+    event = release_event(noise, clamp_probability=clamped)
     budget = Budget(epsilon=epsilon, delta=delta, filter=spec)
     at_once = admit(Spending.of([EventCount(event, releases)], spec), budget)
     one_by_one = Spending.none(spec)
@@ -144,7 +145,7 @@ def test_each_order_is_converted_at_its_share_of_delta(events: list[EventCount],
     """Stopping at whichever of k orders has room costs k deltas, so each order gets delta / k."""
     single = [RenyiFilter(orders=(order,)) for order in SIX_ORDERS.orders]
     plain = [
-        EventCount(e.model_copy(update={"additive_delta": 0.0}), c) for e, c in events if e.kind != "pure"
+        EventCount(e.model_copy(update={"clamp_probability": 0.0}), c) for e, c in events if e.kind != "pure"
     ]
     shares = [epsilon_of(plain, delta / 6, spec) for spec in single]
     assert epsilon_of(plain, delta, SIX_ORDERS) == pytest.approx(min(shares), rel=1e-12)

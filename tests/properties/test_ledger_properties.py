@@ -19,7 +19,7 @@ from tests.contracts.ledger_tools import Owner, budget, open_ledger, open_log, r
 
 EVENTS: tuple[Event, ...] = (
     GaussianEvent(noise_multiplier=2.0, sampler=SAMPLER),
-    GaussianEvent(noise_multiplier=5.5, sampler=SAMPLER, additive_delta=1e-9),
+    GaussianEvent(noise_multiplier=5.5, sampler=SAMPLER, clamp_probability=1e-13),
     PureEvent(epsilon=0.25),
 )
 FILTERS = (ZcdpFilter(), RenyiFilter(orders=(2.0, 8.0, 32.0)))
