@@ -26,8 +26,8 @@ class Step(StrEnum):
     END_POSTED = "end-posted"
     SPOOL_ERASED = "spool-erased"
     # a silo's
-    CATALOGUE_FETCHED = "catalogue-fetched"
     TERMS_STORED = "terms-stored"
+    CATALOGUE_FETCHED = "catalogue-fetched"
     RESERVED = "reserved"
     ANSWER_STORED = "answer-stored"
     START_KEY_STORED = "start-key-stored"
@@ -53,14 +53,16 @@ class Step(StrEnum):
     WITNESSED = "witnessed"
     SECRETS_ERASED = "secrets-erased"
     JOB_FINISHED = "job-finished"
-    # a silo's, where an attempt or a job goes wrong
+    # a silo's, where there are several rounds
+    COIN_TOSSED = "coin-tossed"
+    # a silo's, where an attempt goes wrong
     FAILED_STORED = "failed-stored"
     BURN_STORED = "burn-stored"
 
 
 _ALL = tuple(Step)
-COORDINATOR_STEPS = _ALL[: _ALL.index(Step.CATALOGUE_FETCHED)]
-TROUBLE_STEPS = (Step.FAILED_STORED, Step.BURN_STORED)
+COORDINATOR_STEPS = _ALL[: _ALL.index(Step.TERMS_STORED)]
+TROUBLE_STEPS = (Step.COIN_TOSSED, Step.FAILED_STORED, Step.BURN_STORED)
 LEADER_STEPS = (Step.KEYS_STORED,)
 SILO_STEPS = tuple(step for step in _ALL if step not in (*COORDINATOR_STEPS, *TROUBLE_STEPS))
 

@@ -10,7 +10,7 @@ import structlog
 
 from federation.aggregation import SumWorker
 from federation.messages import BlobKind, BlobRef, Envelope, Failed, Opened, PostKind, Received, Stream, Sum
-from federation.steps import Step
+from federation.steps import Step, durable
 from privacy.agreement import received_mac, require_equal
 from privacy.encryption.frames import FrameError
 from privacy.errors import TrustError
@@ -76,7 +76,8 @@ def _is_checked(context: JobContext) -> bool:
     name, outbox = f"coin-{round_}-{attempt}", context.site.outbox
     if outbox.secret(context.job, name) is None:
         is_heads = secrets.randbelow(1 << 53) < context.authorization.verify_sums * (1 << 53)
-        outbox.store_secret(context.job, name, bytes([is_heads]))
+        with durable(Step.COIN_TOSSED):
+            outbox.store_secret(context.job, name, bytes([is_heads]))
     return outbox.secret(context.job, name) == b"\x01"
 
 

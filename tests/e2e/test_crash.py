@@ -129,7 +129,7 @@ def test_a_job_survives_every_kill(federation: SmallFederation) -> None:
 
 @pytest.mark.timeout(SECONDS + 60)
 def test_a_failed_open_and_a_disk_from_the_backup_burn_an_attempt_each(tmp_path: Path) -> None:
-    federation = make_small_federation(tmp_path, max_burned_rounds=2)
+    federation = make_small_federation(tmp_path, max_burned_rounds=2, holdout="random", metrics_epsilon=1.0)
     unlucky = federation.directory("shop-b")
     backup = tmp_path / "backup"
 
@@ -151,7 +151,7 @@ def test_a_failed_open_and_a_disk_from_the_backup_burn_an_attempt_each(tmp_path:
         Kill("after", Step.SUM_FETCHED, alter_received_sum),
         *around([Step.FAILED_STORED]),
         Kill("before", Step.STREAM_WRITTEN, restore),
-        *around([Step.BURN_STORED]),
+        *around([Step.BURN_STORED, Step.COIN_TOSSED]),
     ]
     asked = [kill.failpoint for kill in mine]
     assert set(asked) >= {kill.failpoint for kill in around(TROUBLE_STEPS)}
@@ -179,5 +179,5 @@ def test_a_failed_open_and_a_disk_from_the_backup_burn_an_attempt_each(tmp_path:
     keys = [e.body["public_key"] for place, e in state.posts.items() if place.kind is PostKind.EPHEMERAL]
     assert len(set(keys)) == len(keys)
     for name in federation.names:
-        assert list(charges(federation.directory(name))) == [(1, 1), (1, 2), (1, 3)]
+        assert list(charges(federation.directory(name))) == [(1, 1), (1, 2), (1, 3), (2, 1)]
         assert outbox_rows(federation.directory(name), "SELECT * FROM secrets") == []

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from federation.messages import Cancel, PostKind, seal
+from policies.signing import PrivateKey
+from privacy.errors import HostError
+from silo.outbox import Outbox
+
+JOB, OTHER = "ab" * 16, "cd" * 16
+KEY = PrivateKey.generate()
+LEVELS = np.array([0, 3, 2**22 - 1])
+SECRET = b"a secret of this very job, 32 by"
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Outbox:
+    return Outbox(tmp_path)
+
+
+def test_a_post_is_fixed_before_it_is_sent(outbox: Outbox, tmp_path: Path) -> None:
+    post = seal(Cancel(), job=JOB, sender="a", identity=KEY)
+    assert outbox.post(JOB, PostKind.CANCEL) is None
+    outbox.store_post(post)
+    assert Outbox(tmp_path).post(JOB, PostKind.CANCEL) == post
+    assert outbox.post(JOB, PostKind.CANCEL, 1, 1) is None
+
+
+def test_the_first_secret_stays(outbox: Outbox) -> None:
+    outbox.store_secret(JOB, "key", b"first")
+    outbox.store_secret(JOB, "key", b"second")
+    assert outbox.secret(JOB, "key") == b"first"
+    assert outbox.secret(OTHER, "key") is None
+
+
+def test_integers_are_durable_before_their_key_and_keep_the_first_one(outbox: Outbox) -> None:
+    assert outbox.contribution(JOB, 1, 1) is None
+    outbox.store_contribution(JOB, 1, 1, LEVELS)
+    found = outbox.contribution(JOB, 1, 1)
+    assert found is not None
+    assert found.private_key is None
+    np.testing.assert_array_equal(found.levels, LEVELS)
+    outbox.attach_key(JOB, 1, 1, b"first")
+    outbox.attach_key(JOB, 1, 1, b"second")
+    again = outbox.contribution(JOB, 1, 1)
+    assert again is not None
+    assert again.private_key == b"first"
+
+
+def test_a_key_without_integers_is_not_kept(outbox: Outbox) -> None:
+    outbox.attach_key(JOB, 1, 1, b"key")
+    assert outbox.contribution(JOB, 1, 1) is None
+
+
+def test_a_second_contribution_of_an_attempt_is_impossible(outbox: Outbox) -> None:
+    outbox.store_contribution(JOB, 1, 1, LEVELS)
+    with pytest.raises(sqlite3.IntegrityError):
+        outbox.store_contribution(JOB, 1, 1, LEVELS + 1)
+
+
+def test_erasing_leaves_no_byte_of_a_secret_and_nothing_of_other_jobs_lost(
+    outbox: Outbox, tmp_path: Path
+) -> None:
+    for job in (JOB, OTHER):
+        outbox.store_secret(job, "key", SECRET + job.encode())
+        outbox.path(job, "stream", 1, 1).write_bytes(b"frames")
+        outbox.store_contribution(job, 1, 1, LEVELS)
+        outbox.attach_key(job, 1, 1, SECRET + job.encode())
+    assert b"".join(path.read_bytes() for path in tmp_path.rglob("outbox.db*")).count(SECRET) >= 4
+    outbox.erase_secrets(JOB)
+    left = b"".join(path.read_bytes() for path in tmp_path.rglob("outbox.db*"))
+    assert SECRET + JOB.encode() not in left
+    assert SECRET + OTHER.encode() in left
+    assert outbox.contribution(JOB, 1, 1) is None
+    assert not outbox.path(JOB, "stream", 1, 1).exists()
+    assert outbox.path(OTHER, "stream", 1, 1).exists()
+    assert outbox.jobs() == {OTHER}
+
+
+def test_a_reader_that_keeps_erased_secrets_on_the_disk_is_an_error(outbox: Outbox, tmp_path: Path) -> None:
+    outbox.store_secret(JOB, "key", SECRET)
+    with closing(sqlite3.connect(tmp_path / "outbox" / "outbox.db", isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM secrets").fetchall()
+        with pytest.raises(HostError, match="still on the disk"):
+            outbox.erase_secrets(JOB)
+    outbox.erase_secrets(JOB)
+    assert SECRET not in b"".join(path.read_bytes() for path in tmp_path.rglob("outbox.db*"))
+
+
+def test_only_the_owner_reads_an_outbox(outbox: Outbox, tmp_path: Path) -> None:
+    assert (tmp_path / "outbox").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "outbox" / "outbox.db").stat().st_mode & 0o077 == 0
