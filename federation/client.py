@@ -39,7 +39,7 @@ from privacy.errors import ArchipelError, DataError, TrustError, UsageError
 WATCH_SECONDS = 20.0
 
 
-class CatalogueMismatchError(DataError):
+class CatalogueOfOtherPlanError(DataError):
     """The catalogue file is not the one that the plan names."""
 
     code: ClassVar[str] = "catalogue_of_other_plan"
@@ -143,7 +143,7 @@ async def submit(
         now: time of the proposal, aware.
 
     Raises:
-        CatalogueMismatchError: the file is another one.
+        CatalogueOfOtherPlanError: the file is another one.
         ArchipelError: the coordinator's refusal.
     """
     num_bytes = _check_catalogue(catalogue, plan)
@@ -211,7 +211,7 @@ def _check_catalogue(catalogue: Path, plan: Plan) -> int:
             "there is no such catalogue", where=str(catalogue), remedy="name the file with --catalogue"
         ) from error
     if found != plan.catalogue.sha256:
-        raise CatalogueMismatchError(
+        raise CatalogueOfOtherPlanError(
             f"its SHA-256 is {found[:16]}…, the plan names {plan.catalogue.sha256[:16]}…",
             where=str(catalogue),
             remedy="submit the catalogue that the plan was made for, or make a new plan",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from federation.rounds import JobState
@@ -56,9 +57,12 @@ def privacy_statement(plan: Plan) -> str:
         else f"in up to {m} of the {n} silos"
     )
     return (
-        "Whoever sees everything this job releases learns almost nothing about any one person: with their "
-        f"whole history {where} or without it, every outcome is about as likely "
-        f"(epsilon {privacy.target_epsilon:g}, delta {privacy.target_delta:g}, add or remove one person). "
+        "Whoever sees everything this job releases, and compares a world with one person's whole history "
+        f"{where} with a world without that person, finds no outcome more than "
+        f"e^{privacy.target_epsilon:g} = "
+        f"{math.exp(privacy.target_epsilon):,.0f} times as likely in one as in the other, except with "
+        f"probability {privacy.target_delta:g} (epsilon {privacy.target_epsilon:g}, delta "
+        f"{privacy.target_delta:g}, add or remove one person). "
         f"This holds against the coordinator together with {c} of the {n} silos, the reader's own included, "
         "as long as they follow the protocol; against outsiders and the coordinator alone everything is "
         "encrypted as well."

@@ -149,8 +149,8 @@ def release_stream(
 def refuse(
     denied: PolicyDeniedError, *, plan_sha256: str, job: str, sender: str, identity: PrivateKey
 ) -> Envelope:
-    """Build a denial: codes and fields only."""
-    codes = tuple(ReasonCode(code=reason.code, field=reason.field) for reason in denied.reasons)
+    """Build a denial: codes and fields only, and of the budget only where nothing else stands against it."""
+    codes = tuple(ReasonCode(code=reason.code, field=reason.field) for reason in denied.outbound)
     body = Denial(plan_sha256=plan_sha256, reasons=codes)
     _declaration(body)
     return seal(body, job=job, sender=sender, identity=identity)

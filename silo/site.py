@@ -165,6 +165,15 @@ class Site:
         """Keep the reasons of a refusal, values included, for this silo's own people."""
         write_atomically(self._job_path(job, "denial.json"), json.dumps(reasons, indent=2).encode())
 
+    def remember_remarks(self, job: str, remarks: tuple[str, ...]) -> None:
+        """Keep what cleaning did to the rows of a job, for this silo's own people."""
+        write_atomically(self._job_path(job, "rows.json"), json.dumps(remarks, indent=2).encode())
+
+    def remarks(self, job: str) -> list[str]:
+        """What cleaning did to the rows of a job; empty before its first contribution."""
+        path = self._job_path(job, "rows.json")
+        return list(json.loads(path.read_bytes())) if path.exists() else []
+
     def job_note(self, job: str) -> dict[str, Any]:
         """What the agent last noted about a job; empty if nothing."""
         path = self._job_path(job, "state.json")

@@ -41,7 +41,7 @@ async def gather(directory: Path) -> dict[str, Any]:
                 }
                 for account in accounts
             ],
-            "jobs": site.job_notes(),
+            "jobs": [note | {"rows": site.remarks(note["job"])} for note in site.job_notes()],
         }
 
 
@@ -78,6 +78,7 @@ def describe(found: dict[str, Any]) -> list[object]:
     for job in found["jobs"]:
         state = job["outcome"] or f"{job['phase']}, round {job['round']} of {job['num_rounds']}"
         lines.append(f"job {job['job']}: {state}")
+        lines += [f"  {remark}" for remark in job["rows"]]
         if job["problem"]:
             lines.append(f"  waits: {job['problem']}")
     return lines

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,10 +54,17 @@ class ContributionTask:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Noised integers as levels, and the event of the noise in them."""
+    """Noised integers as levels, the event of the noise in them, and what this silo's own people should know.
+
+    Attributes:
+        levels: (values,) non-negative.
+        event: what must be charged.
+        remarks: on the rows that were read; local, never sent or logged.
+    """
 
     levels: NDArray[np.int64]
     event: Event
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -188,7 +195,8 @@ def draw_contribution(task: ContributionTask) -> Drawn:
     else:
         family, state = _replay(task.plan, rows.catalogue, task.aggregates)
         signal = family.contribute(rows.train, state, task.round - 1, shape)
-    return noise_levels(signal, shape, task.plan)
+    drawn = noise_levels(signal, shape, task.plan)
+    return replace(drawn, remarks=(*rows.report.lines(), *rows.report.warnings()))
 
 
 def noise_levels(signal: NDArray[np.int64], shape: RoundShape, plan: Plan) -> Drawn:

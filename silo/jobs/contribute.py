@@ -66,6 +66,7 @@ async def _draw(context: JobContext) -> None:
         aggregates=await open_aggregates(context, round_ - 1),
     )
     drawn = await context.worker.contribute(task)
+    site.remember_remarks(context.job, drawn.remarks)
     with durable(Step.CHARGED):
         site.ledger.commit(context.job, round=round_, attempt=attempt, event=drawn.event)
     with durable(Step.CONTRIBUTION_STORED):

@@ -62,7 +62,14 @@ def _authorise(context: JobContext) -> Authorization:
     if site.now() - submitted > MAX_PROPOSAL_AGE:
         raise PolicyDeniedError((_stale(submitted),))
     policy = site.trusted_policy()
-    authorization = authorize(state.plan, policy, site.ledger_state(policy), site.now(), charter=site.charter)
+    authorization = authorize(
+        state.plan,
+        policy,
+        site.ledger_state(policy),
+        site.now(),
+        charter=site.charter,
+        proposer=state.proposer,
+    )
     with durable(Step.TERMS_STORED):
         site.remember_job(context.job, state.plan, policy)
     return authorization

@@ -20,6 +20,13 @@ INLINE = re.compile(r"`(archipel [^`]+)`")
 COMMAND = typer.main.get_command(app)
 
 
+def inside(command: Any) -> dict[str, Any]:
+    """Commands of a group by name; none of a plain command."""
+    if not hasattr(command, "list_commands"):
+        return {}
+    return {name: command.get_command(None, name) for name in command.list_commands(None)}
+
+
 def mentioned(page: Path) -> Iterator[list[str]]:
     """Words after ``archipel`` of every command in blocks and in running text."""
     text = page.read_text(encoding="utf-8")
@@ -33,9 +40,9 @@ def problem(words: list[str]) -> str | None:
     """What is wrong with a command line; None when the command exists and has the options."""
     command: Any = COMMAND
     rest = list(words)
-    while hasattr(command, "commands") and rest and rest[0] in command.commands:
-        command = command.commands[rest.pop(0)]
-    if hasattr(command, "commands") and rest and not rest[0].startswith("-"):
+    while rest and rest[0] in (found := inside(command)):
+        command = found[rest.pop(0)]
+    if inside(command) and rest and not rest[0].startswith("-"):
         return f"there is no command {rest[0]}"
     known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
     unknown = [word for word in rest if re.fullmatch(r"--?[a-z][a-z-]*", word) and word not in known]
@@ -54,8 +61,8 @@ def test_a_command_or_option_that_does_not_exist_is_noticed() -> None:
 
 
 def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    for name, inner in getattr(command, "commands", {}).items():
-        if hasattr(inner, "commands"):
+    for name, inner in inside(command).items():
+        if inside(inner):
             yield from leaves(inner, (*path, name))
         else:
             yield " ".join((*path, name)), inner

@@ -437,11 +437,6 @@ def test_a_burned_metrics_round_ends_or_is_paid_for(tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a denial lists budget_exceeded beside the other reasons, so a plan that is always refused asks "
-    "for the remaining budget as often as its proposer likes, for nothing",
-)
 def test_a_plan_that_is_refused_anyway_learns_nothing_about_the_budget(tmp_path: Path) -> None:
     def reasons(epsilon: float) -> set[str]:
         directory = tmp_path / f"epsilon-{epsilon}"
