@@ -77,6 +77,8 @@ class ProcessTree:
     def _look_at(self, process: psutil.Process) -> None:
         role, peak, times = self._role_of(process), peak_rss_bytes(process), process.cpu_times()
         usage = self._usages.setdefault((process.pid, process.create_time()), Usage(role))
-        usage.role = role
+        if usage.role != role:
+            # Until its own program begins, a new process has its parent's command line and memory.
+            usage.role, usage.peak_rss_bytes = role, 0
         usage.peak_rss_bytes = max(usage.peak_rss_bytes, peak)
         usage.cpu_seconds = max(usage.cpu_seconds, times.user + times.system)

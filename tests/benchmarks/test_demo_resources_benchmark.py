@@ -88,6 +88,27 @@ def test_what_ended_is_remembered(benchmark_module: ModuleType) -> None:
     assert peaks["child"] > MEGABYTES * 1_000_000 > peaks["parent"]
 
 
+def test_memory_of_an_earlier_role_is_forgotten(benchmark_module: ModuleType) -> None:
+    roles = iter(["fork of its parent", "command", "command"])
+    waiting = "import sys; print('ready', flush=True); sys.stdin.readline()"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", waiting], stdin=pipe, stdout=pipe) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        tree = benchmark_module.ProcessTree(process.pid, lambda _: next(roles))
+        tree.sample()
+        [usage] = tree.usages
+        own = usage.peak_rss_bytes
+        usage.peak_rss_bytes = 100 * own
+        tree.sample()
+        assert (usage.role, usage.peak_rss_bytes) == ("command", own)
+        usage.peak_rss_bytes = 100 * own
+        tree.sample()
+        assert usage.peak_rss_bytes == 100 * own
+        process.stdin.close()
+
+
 def test_a_failed_demo_is_quoted(benchmark_module: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(benchmark_module.DemoFailedError, match=r"exit code 2: .*--silos 1 cannot be"):
         benchmark_module.run_demo(["--silos", "1"], tmp_path)
