@@ -30,8 +30,9 @@ HEADINGS = {
     "popularity": "popularity",
 }
 LEGEND = (
-    "silo alone: same method, attributes and fallback, the whole noise · pooled (private): central noise · "
-    "pooled, same noise: the federation's total noise · ± is the spread over seeds"
+    "silo alone: same method, attributes and fallback, the whole noise; ±: spread over seeds\n"
+    "pooled (private): central noise; same noise: as much as the federation's shares add up to\n"
+    "pooled (no privacy): the exact counts; an item graph is then plain EASE, without attributes"
 )
 SHOWN = ("ndcg@20", "recall@20", "hit_rate@10", "mrr@10")
 
