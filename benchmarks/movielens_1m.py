@@ -2,7 +2,8 @@
 
 Runs ``archipel demo`` on movielens-1m once for each epsilon: four taste-skewed silos, delta 1e-5, one
 colluding silo covered, three seeds. Nothing is chosen on this set: the method's constants come from
-``choose_item_graph_defaults.py`` and were fixed before.
+``choose_item_graph_defaults.py``, which refuses it. ``results/movielens_1m_first_look.json`` is the first
+run, before one of the constants was added.
 
 Results are written after each epsilon. One that is there already, from the same options, is kept; --again
 runs it anew. A run that fails is recorded and said, and the others go on.
@@ -148,7 +149,7 @@ def show(result: dict[str, Any], page: Page) -> None:
     finished = {epsilon: record for epsilon, record in records.items() if record["state"] == "finished"}
     if finished:
         page.table(
-            f"{METRIC}, mean ± spread over seeds",
+            f"mean ± spread over seeds, {METRIC}",
             ("", *(f"epsilon {epsilon}" for epsilon in finished)),
             [
                 (
