@@ -266,6 +266,10 @@ class Ledger:
             BudgetExceededError: the account is frozen and this does not fit the lowered budget.
         """
         job = reservation if isinstance(reservation, str) else reservation.job
+        if not isinstance(event, Record):
+            raise ChargeRefusedError(
+                "there is no event to charge, so there was no noise", where=job, remedy="nothing may leave"
+            )
         with self._write() as db:
             status = tables.job_status(db, job)
             if status is None:
