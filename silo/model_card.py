@@ -7,16 +7,19 @@ from typing import Any
 
 from federation.rounds import JobState
 from policies.plan import Plan
-from policies.price import plan_epsilon, plan_epsilon_pld
+from policies.price import plan_epsilon
 
 
-def model_card(state: JobState, charter_name: str, model: dict[str, Any]) -> dict[str, Any]:
+def model_card(
+    state: JobState, charter_name: str, model: dict[str, Any], epsilon_pld: float
+) -> dict[str, Any]:
     """The card beside a model file: public facts of its plan only.
 
     Args:
         state: the job.
         charter_name: the federation.
         model: SHA-256 and size of the model file.
+        epsilon_pld: of the plan, by the second accountant.
     """
     plan = state.plan
     return {
@@ -38,7 +41,7 @@ def model_card(state: JobState, charter_name: str, model: dict[str, Any]) -> dic
             "target_epsilon": plan.privacy.target_epsilon,
             "target_delta": plan.privacy.target_delta,
             "epsilon": plan_epsilon(plan),
-            "epsilon_pld": plan_epsilon_pld(plan),
+            "epsilon_pld": epsilon_pld,
             "accountant": plan.privacy.filter,
             "noise_placement": plan.privacy.noise_placement,
             "colluding_silos": plan.privacy.colluding_silos,

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.plan import Plan
-from policies.price import RoundShape, metrics_shape, schedule
+from policies.price import RoundShape, metrics_shape, plan_epsilon_pld, schedule
 from policies.silo_policy import Dataset
 from privacy.encryption.frames import StreamSummary
 from privacy.errors import HostError
@@ -108,10 +108,12 @@ class Built:
 
     Attributes:
         facts: SHA-256 and size of its file.
+        epsilon_pld: of the plan, by the second accountant, which is heavy to load.
         metrics: noised means over all silos' held-out rows, where the plan releases them.
     """
 
     facts: dict[str, Any]
+    epsilon_pld: float
     metrics: dict[str, float] | None
 
 
@@ -269,7 +271,7 @@ def build_model(task: ModelTask) -> Built:
     with task.target.open("rb") as file:
         facts = {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "num_bytes": file.tell()}
         os.fsync(file.fileno())
-    return Built(facts, _metrics(plan, task.aggregates[plan.training.rounds :]))
+    return Built(facts, plan_epsilon_pld(plan), _metrics(plan, task.aggregates[plan.training.rounds :]))
 
 
 def _metrics(plan: Plan, aggregates: tuple[str, ...]) -> dict[str, float] | None:

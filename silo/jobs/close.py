@@ -47,7 +47,7 @@ async def _write_model(context: JobContext) -> None:
     )
     with durable(Step.MODEL_WRITTEN):
         built = await context.worker.write_model(task)
-        card = model_card(state, context.site.charter.name, built.facts)
+        card = model_card(state, context.site.charter.name, built.facts, built.epsilon_pld)
         if built.metrics is not None:
             card["metrics"] = built.metrics
         write_atomically(context.directory / "model-card.json", json.dumps(card, indent=2).encode())
