@@ -14,7 +14,7 @@ Guarantees
 - Composition is exact. Every divergence is rounded *up* to a multiple of 2^-40 and counts as infinite from
   4096 on; sums of such multiples are exact in double precision, and probabilities are summed as fractions. So
   a spending depends neither on the order of its events nor on how often they were re-folded, and a
-  calibrated plan fits its budget to the last bit.
+  calibrated plan fits its budget to the last bit. A self-composed release costs exactly what its steps cost.
 - A spending is a value. What is refused leaves no trace in it.
 """
 
@@ -37,7 +37,9 @@ from privacy.events import (
     PoissonSampledGaussianEvent,
     PureEvent,
     Record,
+    Step,
     clamp_probability_of,
+    steps_of,
 )
 
 if TYPE_CHECKING:
@@ -101,13 +103,15 @@ class Spending(Record):
         """
         if count < 0:
             raise ValueError(f"count is {count}; what was spent is never taken back")
+        step, steps = steps_of(event)
+        times = count * steps
         return Spending(
             filter=self.filter,
             divergences=tuple(
-                min(spent + count * price, _DIVERGENCE_CEILING)
-                for spent, price in zip(self.divergences, _prices(event, self.filter), strict=True)
+                min(spent + times * price, _DIVERGENCE_CEILING)
+                for spent, price in zip(self.divergences, _prices(step, self.filter), strict=True)
             ),
-            clamp_probability=self.clamp_probability + count * Fraction(clamp_probability_of(event)),
+            clamp_probability=self.clamp_probability + times * Fraction(clamp_probability_of(step)),
         )
 
     def epsilon(self, delta: float) -> float:
@@ -217,8 +221,9 @@ def epsilon_pld(events: Iterable[EventCount], delta: float) -> float:
     clamped = Fraction(0)
     for event, count in events:
         if count:
-            _compose_foreign(accountant, event, count)
-            clamped += count * Fraction(clamp_probability_of(event))
+            step, steps = steps_of(event)
+            _compose_foreign(accountant, step, count * steps)
+            clamped += count * steps * Fraction(clamp_probability_of(step))
     if not clamped:
         return float(accountant.get_epsilon(delta))
     at_most = float(accountant.get_epsilon(MECHANISM_DELTA_SHARE * delta))
@@ -228,7 +233,7 @@ def epsilon_pld(events: Iterable[EventCount], delta: float) -> float:
     return float(accountant.get_epsilon(delta - additive))
 
 
-def _compose_foreign(accountant: PLDAccountant, event: Event, count: int) -> None:
+def _compose_foreign(accountant: PLDAccountant, event: Step, count: int) -> None:
     from dp_accounting import dp_event
 
     if isinstance(event, GaussianEvent):
@@ -248,7 +253,7 @@ def _num_divergences(filter_: FilterSpec) -> int:
     return len(filter_.orders) if isinstance(filter_, RenyiFilter) else 1
 
 
-def _prices(event: Event, filter_: FilterSpec) -> tuple[float, ...]:
+def _prices(event: Step, filter_: FilterSpec) -> tuple[float, ...]:
     if isinstance(filter_, RenyiFilter):
         raw = [_renyi_divergence(event, order) for order in filter_.orders]
     elif isinstance(event, GaussianEvent):
@@ -265,7 +270,7 @@ def _prices(event: Event, filter_: FilterSpec) -> tuple[float, ...]:
     return tuple(_round_up(price, _DIVERGENCE_QUANTUM, _DIVERGENCE_CEILING) for price in raw)
 
 
-def _renyi_divergence(event: Event, order: float) -> float:
+def _renyi_divergence(event: Step, order: float) -> float:
     if isinstance(event, GaussianEvent):
         return divergence.renyi_gaussian(event.noise_multiplier, order)
     if isinstance(event, PoissonSampledGaussianEvent):

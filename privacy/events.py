@@ -19,6 +19,7 @@ the unit is what the plan says (one person's whole history).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
@@ -98,7 +99,29 @@ class PureEvent(Record):
     epsilon: _Positive
 
 
-Event = Annotated[GaussianEvent | PoissonSampledGaussianEvent | PureEvent, Field(discriminator="kind")]
+_NoisedStep = Annotated[GaussianEvent | PoissonSampledGaussianEvent, Field(discriminator="kind")]
+
+
+class SelfComposedEvent(Record):
+    """The same mechanism several times over, seen from outside as one release.
+
+    Each step may depend on the noised results of the steps before it (adaptive composition), as in the local
+    DP-SGD steps of one silo: every step draws its own Poisson sample and its own full noise, and only their
+    sum leaves. It costs what its steps cost one by one, under every filter and to the last bit.
+
+    Attributes:
+        event: one step.
+        count: how many steps, at least 2 (one step is ``event`` itself: every release has one spelling).
+    """
+
+    kind: Literal["self_composed"] = "self_composed"
+    event: _NoisedStep
+    count: Annotated[int, Field(strict=True, ge=2, le=1_000_000)]
+
+
+Event = Annotated[
+    GaussianEvent | PoissonSampledGaussianEvent | PureEvent | SelfComposedEvent, Field(discriminator="kind")
+]
 
 
 class EventCount(NamedTuple):
@@ -108,7 +131,20 @@ class EventCount(NamedTuple):
     count: int  # type: ignore[assignment]  # tuple.count has no meaning here
 
 
-_EVENT: TypeAdapter[GaussianEvent | PoissonSampledGaussianEvent | PureEvent] = TypeAdapter(Event)
+Step = GaussianEvent | PoissonSampledGaussianEvent | PureEvent
+"""An event that is not itself composed."""
+
+
+class Steps(NamedTuple):
+    """A release as what it is made of: ``event``, ``count`` times."""
+
+    event: Step
+    count: int  # type: ignore[assignment]  # tuple.count has no meaning here
+
+
+_EVENT: TypeAdapter[GaussianEvent | PoissonSampledGaussianEvent | PureEvent | SelfComposedEvent] = (
+    TypeAdapter(Event)
+)
 
 
 def parse_event(obj: Mapping[str, object] | Event) -> Event:
@@ -135,6 +171,19 @@ def parse_event(obj: Mapping[str, object] | Event) -> Event:
         ) from error
 
 
+def steps_of(event: Event) -> Steps:
+    """The single mechanism of an event and how often it ran: once, unless the event is self-composed."""
+    return Steps(event.event, event.count) if isinstance(event, SelfComposedEvent) else Steps(event, 1)
+
+
 def clamp_probability_of(event: Event) -> float:
-    """Bound on the probability that the release's noise was clamped; 0 for mechanisms without clamping."""
-    return 0.0 if isinstance(event, PureEvent) else event.clamp_probability
+    """Bound on the probability that any of the release's noise was clamped, below 1.
+
+    0 for mechanisms without clamping. The steps of a self-composed release add up (union bound), rounded up;
+    a sum above 1, which says nothing, counts as the largest number below it.
+    """
+    step, count = steps_of(event)
+    probability = 0.0 if isinstance(step, PureEvent) else step.clamp_probability
+    if count == 1 or probability == 0:
+        return probability
+    return min(math.nextafter(count * probability, 1.0), math.nextafter(1.0, 0.0))

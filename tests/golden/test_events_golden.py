@@ -9,7 +9,7 @@ import rfc8785
 from pydantic import BaseModel
 
 from privacy.budget import Budget, RenyiFilter, ZcdpFilter
-from privacy.events import GaussianEvent, PoissonSampledGaussianEvent, PureEvent
+from privacy.events import GaussianEvent, PoissonSampledGaussianEvent, PureEvent, SelfComposedEvent
 
 VECTORS: list[tuple[BaseModel, bytes, str]] = [
     (
@@ -33,6 +33,22 @@ VECTORS: list[tuple[BaseModel, bytes, str]] = [
         PureEvent(epsilon=0.1),
         b'{"epsilon":0.1,"kind":"pure"}',
         "df5413874275e00ceb0b5c6ff6db25ae966948be90e4072a175a03f0ff05d201",
+    ),
+    (
+        SelfComposedEvent(
+            event=PoissonSampledGaussianEvent(
+                noise_multiplier=1.5,
+                sample_rate=0.125,
+                max_silos_per_user=2,
+                sampler="discrete-gaussian/v1",
+                clamp_probability=1e-50,
+            ),
+            count=16,
+        ),
+        b'{"count":16,"event":{"clamp_probability":1e-50,"kind":"poisson_sampled_gaussian",'
+        b'"max_silos_per_user":2,"noise_multiplier":1.5,"sample_rate":0.125,'
+        b'"sampler":"discrete-gaussian/v1"},"kind":"self_composed"}',
+        "0ed719739bf98c43d33fb6020545ec8fe2d81738a581c727f55fcd8a1195a3da",
     ),
     (ZcdpFilter(), b'{"kind":"zcdp"}', "d3ae42f40c1adccd485fd6e2286d0c42a2ceb3eb4995995bf3e6f1d22d82d4c6"),
     (

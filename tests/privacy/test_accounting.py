@@ -20,7 +20,14 @@ from privacy.accounting import (
 from privacy.budget import Budget, FilterSpec, RenyiFilter, ZcdpFilter
 from privacy.divergence import epsilon_of_rho, renyi_sampled_gaussian
 from privacy.errors import BudgetExceededError
-from privacy.events import SAMPLER, EventCount, GaussianEvent, PoissonSampledGaussianEvent, PureEvent
+from privacy.events import (
+    SAMPLER,
+    EventCount,
+    GaussianEvent,
+    PoissonSampledGaussianEvent,
+    PureEvent,
+    SelfComposedEvent,
+)
 
 ZCDP = ZcdpFilter()
 SIX_ORDERS = RenyiFilter(orders=(2, 4, 8, 16, 32, 64))
@@ -236,6 +243,38 @@ def test_a_divergence_beyond_all_budgets_counts_as_infinite_and_stays_there() ->
     assert one_order_left.divergences[-1] == 2.0**12 > one_order_left.divergences[0]
     with pytest.raises(BudgetExceededError):
         admit(spent, Budget(epsilon=1e6, delta=1e-6, filter=ZCDP))
+
+
+@pytest.mark.parametrize(
+    ("step", "spec"),
+    [(gaussian(3.0, 1e-14), ZCDP), (gaussian(3.0, 1e-14), SIX_ORDERS), (sampled(1.1, 0.2, 2), SIX_ORDERS)],
+    ids=["zcdp", "renyi", "renyi-sampled"],
+)
+def test_a_self_composed_release_costs_what_its_steps_cost_to_the_last_bit(
+    step: GaussianEvent | PoissonSampledGaussianEvent, spec: FilterSpec
+) -> None:
+    local = [EventCount(SelfComposedEvent(event=step, count=7), 3)]
+    one_by_one = [EventCount(step, 21)]
+    assert Spending.of(local, spec) == Spending.of(one_by_one, spec)
+    assert epsilon_of(local, 1e-5, spec) == epsilon_of(one_by_one, 1e-5, spec) > 0
+    assert epsilon_pld(local, 1e-5) == epsilon_pld(one_by_one, 1e-5) > 0
+
+
+def test_the_steps_of_a_release_share_one_account_of_clamped_noise() -> None:
+    """A release that hid its steps would pay for the first one only."""
+    step = gaussian(20.0, 0.3e-8 / (1 + math.exp(8)))
+    budget = Budget(epsilon=8.0, delta=1e-6, filter=ZCDP)
+    admit(Spending.none(ZCDP).plus(SelfComposedEvent(event=step, count=3)), budget)
+    with pytest.raises(BudgetExceededError, match="additive delta"):
+        admit(Spending.none(ZCDP).plus(SelfComposedEvent(event=step, count=4)), budget)
+    certain = SelfComposedEvent(event=gaussian(20.0, 0.9), count=2)
+    assert Spending.none(ZCDP).plus(certain).clamp_probability == 2 * Fraction(0.9)
+    assert epsilon_pld([EventCount(certain, 1)], 1e-6) == math.inf
+
+
+def test_steps_of_a_sampled_release_are_refused_on_a_zcdp_account() -> None:
+    with pytest.raises(UnsupportedEventError, match="Poisson-sampled"):
+        Spending.none(ZCDP).plus(SelfComposedEvent(event=sampled(1.0, 0.1), count=2))
 
 
 def test_a_negative_count_is_refused() -> None:

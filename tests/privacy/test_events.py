@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import pytest
 from pydantic import ValidationError
@@ -11,9 +12,11 @@ from privacy.events import (
     GaussianEvent,
     PoissonSampledGaussianEvent,
     PureEvent,
+    SelfComposedEvent,
     UnknownEventError,
     clamp_probability_of,
     parse_event,
+    steps_of,
 )
 
 EVENTS: list[Event] = [
@@ -22,17 +25,28 @@ EVENTS: list[Event] = [
         noise_multiplier=0.9, sample_rate=0.05, max_silos_per_user=2, sampler=SAMPLER
     ),
     PureEvent(epsilon=0.1),
+    SelfComposedEvent(
+        event=GaussianEvent(noise_multiplier=2.5, sampler=SAMPLER, clamp_probability=1e-12), count=4
+    ),
+    SelfComposedEvent(
+        event=PoissonSampledGaussianEvent(
+            noise_multiplier=0.9, sample_rate=0.05, max_silos_per_user=2, sampler=SAMPLER
+        ),
+        count=1_000,
+    ),
 ]
+IDS = ["gaussian", "sampled", "pure", "composed", "composed-sampled"]
+STEP = {"kind": "gaussian", "noise_multiplier": 1.0, "sampler": SAMPLER}
 
 
-@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.kind)
+@pytest.mark.parametrize("event", EVENTS, ids=IDS)
 def test_an_event_reads_back_from_its_json_form(event: Event) -> None:
     assert parse_event(event.model_dump(mode="json")) == event
     assert type(event).model_validate_json(event.model_dump_json()) == event
     assert parse_event(event) is event
 
 
-@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.kind)
+@pytest.mark.parametrize("event", EVENTS, ids=IDS)
 def test_the_json_form_always_has_every_field(event: Event) -> None:
     assert event.model_dump(exclude_unset=True) == event.model_dump()
     assert "kind" in event.model_dump(exclude_unset=True)
@@ -79,6 +93,19 @@ def test_an_event_cannot_be_changed() -> None:
             "max_silos_per_user": 0,
             "sampler": SAMPLER,
         },
+        {"kind": "self_composed", "event": STEP},
+        {"kind": "self_composed", "event": STEP, "count": 1},
+        {"kind": "self_composed", "event": STEP, "count": 0},
+        {"kind": "self_composed", "event": STEP, "count": 2.0},
+        {"kind": "self_composed", "event": STEP, "count": True},
+        {"kind": "self_composed", "event": STEP, "count": 1_000_001},
+        {"kind": "self_composed", "event": STEP | {"noise_multiplier": 0.0}, "count": 2},
+        {"kind": "self_composed", "event": {"kind": "pure", "epsilon": 0.1}, "count": 2},
+        {
+            "kind": "self_composed",
+            "event": {"kind": "self_composed", "event": STEP, "count": 2},
+            "count": 2,
+        },
     ],
 )
 def test_what_is_unknown_or_out_of_range_is_refused(obj: dict[str, object]) -> None:
@@ -88,4 +115,26 @@ def test_what_is_unknown_or_out_of_range_is_refused(obj: dict[str, object]) -> N
 
 
 def test_only_mechanisms_with_clamped_noise_have_a_clamp_probability() -> None:
-    assert [clamp_probability_of(event) for event in EVENTS] == [1e-12, 0.0, 0.0]
+    assert [clamp_probability_of(event) for event in EVENTS[:3]] == [1e-12, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(("probability", "count"), [(1e-12, 4), (0.1, 3), (1 / 3, 3), (0.3, 1_000)])
+def test_steps_add_up_their_clamp_probabilities_and_never_round_them_down(
+    probability: float, count: int
+) -> None:
+    step = GaussianEvent(noise_multiplier=1.0, sampler=SAMPLER, clamp_probability=probability)
+    found = Fraction(clamp_probability_of(SelfComposedEvent(event=step, count=count)))
+    exact = count * Fraction(probability)
+    assert min(exact, Fraction(math.nextafter(1.0, 0.0))) <= found < 1
+    assert found <= exact * (1 + Fraction(1, 2**51))
+
+
+def test_steps_without_clamping_have_none_together() -> None:
+    assert clamp_probability_of(EVENTS[4]) == 0.0
+
+
+def test_a_release_is_known_by_its_steps() -> None:
+    plain, composed = EVENTS[0], EVENTS[3]
+    assert steps_of(plain) == (plain, 1)
+    assert isinstance(composed, SelfComposedEvent)
+    assert steps_of(composed) == (composed.event, 4)

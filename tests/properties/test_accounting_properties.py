@@ -11,15 +11,25 @@ from privacy.accounting import Spending, admit, epsilon_of, epsilon_pld
 from privacy.budget import Budget, FilterSpec, RenyiFilter, ZcdpFilter
 from privacy.calibration import calibrate_noise_multiplier, release_event
 from privacy.errors import BudgetExceededError
-from privacy.events import Event, EventCount, PureEvent
+from privacy.events import (
+    Event,
+    EventCount,
+    GaussianEvent,
+    PureEvent,
+    SelfComposedEvent,
+    Step,
+    clamp_probability_of,
+    parse_event,
+)
 
 ZCDP = ZcdpFilter()
 SIX_ORDERS = RenyiFilter(orders=(2, 4, 8, 16, 32, 64))
 FILTERS = st.sampled_from([ZCDP, SIX_ORDERS, RenyiFilter(orders=(3.5, 20.0))])
 EPSILONS = st.floats(0.5, 20.0)
 DELTAS = st.floats(1e-8, 1e-3)
+NOISED = st.builds(release_event, st.floats(0.3, 300.0), clamp_probability=st.sampled_from([0.0, 1e-30]))
 UNSAMPLED = st.one_of(
-    st.builds(release_event, st.floats(0.3, 300.0), clamp_probability=st.sampled_from([0.0, 1e-30])),
+    NOISED,
     st.builds(PureEvent, epsilon=st.floats(1e-3, 2.0)),
 )
 SAMPLED = st.builds(
@@ -128,6 +138,23 @@ def test_composition_is_exact_in_any_order_and_any_grouping(
         for _ in itertools.repeat(None, count):
             singly = singly.plus(event)
     assert singly == at_once
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    FILTERS, counted(UNSAMPLED), st.one_of(NOISED, SAMPLED), st.integers(2, 1000), st.integers(0, 20), DELTAS
+)
+def test_a_self_composed_release_is_its_steps(
+    spec: FilterSpec, others: list[EventCount], step: Step, steps: int, count: int, delta: float
+) -> None:
+    assume(spec.kind == "renyi" or isinstance(step, GaussianEvent))
+    event = SelfComposedEvent.model_validate({"event": step, "count": steps})
+    base = Spending.of(others, spec)
+    together, one_by_one = base.plus(event, count), base.plus(step, count * steps)
+    assert together == one_by_one
+    assert together.epsilon(delta) == one_by_one.epsilon(delta)
+    assert clamp_probability_of(event) >= clamp_probability_of(step)
+    assert parse_event(event.model_dump(mode="json")) == event
 
 
 @settings(max_examples=100, deadline=None)
