@@ -7,8 +7,8 @@ from agreements and upper bounds, never from rows. The roster's first silo leads
 
     Plan ── catalogue ── holdout ── model ── training ── privacy ── protection ── releases
 
-Field rules live beside their fields; rules across fields stand at the end and each says why. What a plan
-costs and whether it is possible at all is arithmetic and lives in :mod:`policies.price`.
+Field rules live beside their fields; rules across fields are :mod:`policies.plan_rules` and each says why. What
+a plan costs and whether it is possible at all is arithmetic and lives in :mod:`policies.price`.
 
 Signed bytes leave out unset fields, so a field added later never changes an old plan's digest: a default,
 once published, never changes.
@@ -16,11 +16,11 @@ once published, never changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, StringConstraints, ValidationError, model_validator
 
+from policies.plan_rules import plan_problems
 from privacy.budget import FilterSpec, RenyiFilter, ZcdpFilter
 
 Whole = Annotated[int, Strict()]
@@ -31,8 +31,9 @@ Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Positive = Annotated[float, Strict(), Field(gt=0, le=1e9)]
 
-MAX_ITEM_GRAPH_ITEMS = 20_000
 MAX_SILOS = 64
+STATISTICS = frozenset({"popularity", "item-graph"})
+"""Families that sum one exact integer vector of each user, once; all others sum clipped gradients in rounds."""
 
 
 class Section(BaseModel):
@@ -96,7 +97,42 @@ class LinearModel(Section):
     features: Annotated[Whole, Field(ge=1, le=5_000)]
 
 
-Model = Annotated[PopularityModel | ItemGraphModel | LinearModel, Field(discriminator="family")]
+class NoisedPopularity(Section):
+    """How often each item occurs, as one noised secure sum before the training.
+
+    Attributes:
+        noised: always true: there is no other way to count.
+        epsilon: that release as if alone at ``target_delta``; training gets what remains of the composition.
+    """
+
+    noised: Literal[True]
+    epsilon: Annotated[Real, Field(gt=0, le=100)]
+
+
+class AutoencoderModel(Section):
+    """A history through one hidden layer to item scores, over a public basis of items, trained by DP-SGD.
+
+    Attributes:
+        features: width of the public basis of the items.
+        hidden: width of the hidden layer.
+        input_dropout: share of a user's inputs left out of a step's forward pass.
+        seed: public; of the first parameters only, never of noise.
+        bias: what scores start from: nothing, or the logarithm of noised counts, frozen while training.
+        start_from: SHA-256 of a ``checkpoint.safetensors`` that every silo has already; left out: from the seed.
+    """
+
+    family: Literal["autoencoder"]
+    features: Annotated[Whole, Field(ge=1, le=2_000)]
+    hidden: Annotated[Whole, Field(ge=1, le=1_024)] = 32
+    input_dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.0
+    seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 0
+    bias: Literal["none"] | NoisedPopularity = "none"
+    start_from: Sha256 | None = None
+
+
+Model = Annotated[
+    PopularityModel | ItemGraphModel | LinearModel | AutoencoderModel, Field(discriminator="family")
+]
 
 
 class Training(Section):
@@ -105,11 +141,15 @@ class Training(Section):
     Attributes:
         rounds: secure sums of the training itself.
         max_burned_rounds: attempts that may fail after their noise was released; all are reserved.
-        sample_rate: Poisson probability of each user per round; 1.0 is the full batch.
-        expected_batch_size: public divisor of a summed gradient, over all silos; never a row count.
+        sample_rate: Poisson probability of each user per noised step; 1.0 is the full batch.
+        expected_batch_size: public divisor of a summed gradient, over all silos; never a row count. Larger than
+            the true batch only shortens the steps; a batch far larger than it is clamped.
         optimizer: what every silo applies to the same sum.
         learning_rate: step size.
-        local_steps: steps between two secure sums.
+        decay: ``linear``: the step size falls to 0 after the last round.
+        second_moment_decay: of Adam's average of squares.
+        local_steps: noised steps each silo takes by itself between two secure sums.
+        local_learning_rate: step size of those, plain SGD.
     """
 
     rounds: Annotated[Whole, Field(ge=1, le=10_000)] = 1
@@ -118,7 +158,10 @@ class Training(Section):
     expected_batch_size: Positive | None = None
     optimizer: Literal["sgd", "adam"] | None = None
     learning_rate: Positive | None = None
+    decay: Literal["none", "linear"] = "none"
+    second_moment_decay: Annotated[Real, Field(gt=0, lt=1)] = 0.999
     local_steps: Annotated[Whole, Field(ge=1, le=1_000)] = 1
+    local_learning_rate: Positive | None = None
 
 
 class Privacy(Section):
@@ -134,6 +177,8 @@ class Privacy(Section):
         noise_multiplier: standard deviation of the promised noise / contribution norm (or ``max_grad_norm``).
         contribution_norm: L2 norm of one user's statistics; 1.0, because they are normalised per user.
         max_grad_norm: L2 norm one user's gradient is clipped to (DP-SGD only).
+        clipping: ``flat`` shortens longer gradients to that norm; ``automatic`` scales every gradient to just
+            below it (Bu et al. 2023).
         grid: integer units per contribution norm.
         noise_placement: ``federation`` = shares that add up; ``silo`` = each silo's own noise suffices.
         colluding_silos: silos, the observer included, that may pool what they know with the coordinator.
@@ -149,6 +194,7 @@ class Privacy(Section):
     noise_multiplier: Annotated[Real, Field(gt=0, le=1e6)]
     contribution_norm: Positive | None = None
     max_grad_norm: Positive | None = None
+    clipping: Literal["flat", "automatic"] = "flat"
     grid: Annotated[Whole, Field(ge=1, le=2**30)]
     noise_placement: Literal["federation", "silo"]
     colluding_silos: Annotated[Whole, Field(ge=1, lt=MAX_SILOS)]
@@ -182,12 +228,15 @@ class Protection(Section):
         min_silos: fewest contributions a sum may have.
         max_failed_opens: sums that may fail to open before the job and its key end, at most two: each tells
             whoever altered it a little.
+        round_minutes: a silo that has not done its part of a round by then is absent and the others go on;
+            exactly where rounds of gradients may go on with fewer than all silos. Statistics wait.
     """
 
     encryption: Literal["bfv", "none"]
     masks: Literal["pairwise", "none"]
     min_silos: Annotated[Whole, Field(ge=2, le=MAX_SILOS)]
     max_failed_opens: Annotated[Whole, Field(ge=0, le=2)] = 2
+    round_minutes: Annotated[Real, Field(gt=0, le=1e5)] | None = None
 
 
 class NoisedMetrics(Section):
@@ -241,9 +290,9 @@ class Plan(Section):
 
     @model_validator(mode="after")
     def _agree(self) -> Plan:
-        problems = [*_roster_problems(self), *_collusion_problems(self), *_family_problems(self)]
+        problems = "; ".join(plan_problems(self))
         if problems:
-            raise ValueError("; ".join(problems))
+            raise ValueError(problems)
         return self
 
     @property
@@ -258,93 +307,28 @@ class Plan(Section):
 
     @property
     def num_noise_shares(self) -> int:
-        """Shares the colluders do not know, n - c: their variances add up to the promised one."""
+        """Shares of the full roster that the colluders do not know, n - c."""
         return len(self.silos) - self.privacy.colluding_silos
 
     @property
     def is_statistics(self) -> bool:
         """Whether each user's contribution is an exact integer vector (else a rounded sum of gradients)."""
-        return self.model.family != "linear"
+        return self.model.family in STATISTICS
 
+    @property
+    def fewest_contributors(self) -> int:
+        """Silos with which a round may still be summed.
 
-def _roster_problems(plan: Plan) -> Iterator[str]:
-    n = plan.num_silos
-    if len(set(plan.silos)) != n:
-        yield "silos: a silo stands in the roster twice; its contribution would be counted twice"
-    if plan.protection.min_silos > n:
-        yield f"protection.min_silos: {plan.protection.min_silos} of {n} silos can never contribute"
-    if plan.privacy.max_silos_per_user > n:
-        yield f"privacy.max_silos_per_user: a person is in at most the {n} silos of the roster"
-    if plan.releases.metrics != "none" and plan.holdout.kind == "none":
-        yield "releases.metrics: metrics need a holdout; without one they would be measured on training rows"
+        All of them where nobody can be absent. Otherwise ``min_silos``, but under shared noise never so few
+        that fewer than two shares lie outside the collusion.
+        """
+        if self.protection.round_minutes is None:
+            return self.num_silos
+        shared = self.privacy.noise_placement == "federation"
+        return max(self.protection.min_silos, self.privacy.colluding_silos + 2 if shared else 2)
 
-
-def _collusion_problems(plan: Plan) -> Iterator[str]:
-    n, c = plan.num_silos, plan.privacy.colluding_silos
-    if c > n - 1:
-        yield f"privacy.colluding_silos: {c} is more than all others of {n} silos; write at most {n - 1}"
-    elif plan.privacy.noise_placement == "federation" and n - c < 2:
-        yield (
-            f"privacy.noise_placement: federation needs two silos outside the collusion, here {n - c}; "
-            "write noise_placement: silo"
-        )
-    elif plan.privacy.noise_placement == "silo" and c != n - 1:
-        yield (
-            "privacy.colluding_silos: under noise_placement: silo each silo's noise suffices alone; "
-            f"write {n - 1}"
-        )
-    if plan.training.local_steps > 1 and plan.privacy.noise_placement != "silo":
-        yield (
-            "training.local_steps: the other silos' noise never protects steps between two sums; "
-            "write local_steps: 1 or noise_placement: silo"
-        )
-
-
-def _family_problems(plan: Plan) -> Iterator[str]:
-    if plan.is_statistics:
-        yield from _statistics_problems(plan)
-    else:
-        yield from _gradient_problems(plan)
-
-
-def _statistics_problems(plan: Plan) -> Iterator[str]:
-    family, training = plan.model.family, plan.training
-    if plan.privacy.contribution_norm != 1.0:
-        yield f"privacy.contribution_norm: {family} normalises each user's statistics to norm 1.0; write 1.0"
-    if plan.privacy.max_grad_norm is not None:
-        yield f"privacy.max_grad_norm: {family} has no gradients; contribution_norm bounds a user"
-    if training.rounds != 1:
-        yield f"training.rounds: {family} is one secure sum; every further round would only cost; write 1"
-    if training.sample_rate != 1.0:
-        yield f"training.sample_rate: {family} counts every user once; write 1.0"
-    if training.local_steps != 1:
-        yield f"training.local_steps: {family} takes no steps; write 1"
-    steps = {
-        "optimizer": training.optimizer,
-        "learning_rate": training.learning_rate,
-        "expected_batch_size": training.expected_batch_size,
-    }
-    for name, value in steps.items():
-        if value is not None:
-            yield f"training.{name}: {family} takes no steps; leave it out"
-    if family == "item-graph" and plan.catalogue.items > MAX_ITEM_GRAPH_ITEMS:
-        yield (
-            f"catalogue.items: item-graph sums one value per pair, at most {MAX_ITEM_GRAPH_ITEMS:,} items; "
-            "take family: popularity or a smaller catalogue"
-        )
-
-
-def _gradient_problems(plan: Plan) -> Iterator[str]:
-    training = plan.training
-    if plan.privacy.max_grad_norm is None:
-        yield "privacy.max_grad_norm: an unbounded gradient has no privacy; name the norm it is clipped to"
-    if plan.privacy.contribution_norm is not None:
-        yield "privacy.contribution_norm: max_grad_norm bounds gradients; leave this out"
-    needed = {
-        "optimizer": training.optimizer,
-        "learning_rate": training.learning_rate,
-        "expected_batch_size": training.expected_batch_size,
-    }
-    for name, value in needed.items():
-        if value is None:
-            yield f"training.{name}: {plan.model.family} needs it, the same in every silo"
+    @property
+    def popularity(self) -> NoisedPopularity | None:
+        """The noised counts that a trained model starts from, if any."""
+        bias = self.model.bias if isinstance(self.model, AutoencoderModel) else "none"
+        return bias if isinstance(bias, NoisedPopularity) else None
