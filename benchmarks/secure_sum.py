@@ -74,6 +74,7 @@ class Roster:
             frames = protect(
                 levels,
                 layout,
+                contributors=len(self.names),
                 pair_keys=self.pair_keys[name],
                 me=name,
                 tag_key=self.tag_key,
@@ -85,7 +86,9 @@ class Roster:
         """Decrypt and check the sum."""
         with path.open("rb") as file:
             frames = read_stream(file, layout.num_frames)
-            sums: NDArray[np.int64] = open_sum(frames, layout, tag_key=self.tag_key, holder=self.holder)
+            sums: NDArray[np.int64] = open_sum(
+                frames, layout, contributors=len(self.names), tag_key=self.tag_key, holder=self.holder
+            )
             return sums
 
 

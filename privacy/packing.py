@@ -8,7 +8,8 @@ so that the sum of ``n`` silos' digits never carries. The packed sum of all silo
 ``B^k - 1``; it is exact if and only if ``B^k <= t``, and the layout picks the largest such ``k``.
 
 Guarantees:
-    * ``unpack(sum of n packs) == sum of n vectors``, for every vector of levels in ``[0, 2^b - 1]``.
+    * ``unpack(sum of packs) == sum of vectors``, for ``n`` silos or fewer and every vector of levels in
+      ``[0, 2^b - 1]``.
     * One silo more than ``roster_size`` breaks this: the condition is tight.
 
 The last slot of the last frame carries the authentication tag (:mod:`privacy.masking`); the slots
@@ -148,6 +149,18 @@ class Layout:
                 f"a level lies outside the {self.bits} bits of the layout",
                 where="secure sum",
                 remedy="clamp levels to the public range before packing",
+            )
+
+    def check_contributors(self, contributors: int) -> None:
+        """Refuse a number of silos whose levels this layout does not sum: one alone, or more than its roster.
+
+        Raises:
+            LayoutError: fewer than 2, or more than ``roster_size``.
+        """
+        if not 2 <= contributors <= self.roster_size:
+            raise LayoutError(
+                f"{contributors} contributors; a sum of this roster has 2 to {self.roster_size}",
+                where="secure sum",
             )
 
     def pack(self, levels: npt.NDArray[np.integer]) -> Integers:

@@ -3,8 +3,9 @@
 ``pack → mask → tag → encrypt`` and ``decrypt → check → unpack``. The coordinator between them adds frames
 (:mod:`privacy.encryption.summation`) and can import neither end.
 
-Guarantees, for a roster of which every silo protects exactly once with the same layout and tag key:
-    * the opened vector is the exact integer sum, always (no decryption failure, no wrap-around);
+Guarantees, where every contributor of an attempt protects exactly once with the same layout and tag key:
+    * the opened vector is the exact integer sum, always (no decryption failure, no wrap-around): the layout is
+      that of the full roster, and fewer contributors leave room in it;
     * a sum to which something was added, from which a silo is missing or in which one counts twice is
       refused with probability ``1 - 2^-47`` if whoever did it holds neither the BFV key nor the tag key;
     * what one silo sends is uniform to everybody else together, up to the sum of the honest rest.
@@ -44,6 +45,7 @@ def protect(
     levels: npt.NDArray[np.integer],
     layout: Layout,
     *,
+    contributors: int,
     pair_keys: Mapping[str, bytes],
     me: str,
     tag_key: bytes,
@@ -53,8 +55,9 @@ def protect(
 
     Args:
         levels: ``layout.values`` noised integers in ``[0, layout.max_level]``.
-        layout: the layout of the whole roster.
-        pair_keys: name -> mask key, for every other silo of the roster.
+        layout: the layout of the whole roster, whoever is absent.
+        contributors: silos of this attempt, this one included.
+        pair_keys: name -> mask key, for every other contributor.
         me: this silo's name.
         tag_key: the tag key of this (round, attempt).
         holder: the job's BFV key.
@@ -63,12 +66,14 @@ def protect(
         ``layout.num_frames`` frames, computed as they are asked for; arguments are checked at once.
 
     Raises:
-        LayoutError: levels that would not sum exactly.
-        MaskError: keys for another number of silos than the layout's, or keys that do not mask.
+        LayoutError: levels that would not sum exactly, fewer than two contributors, or more than the layout
+            has room for.
+        MaskError: keys for another number of contributors, or keys that do not mask.
     """
     layout.check_levels(levels)
-    if len(pair_keys) + 1 != layout.roster_size:
-        raise MaskError(f"{len(pair_keys)} pair keys for a roster of {layout.roster_size}")
+    layout.check_contributors(contributors)
+    if len(pair_keys) + 1 != contributors:
+        raise MaskError(f"{len(pair_keys)} pair keys for {contributors} contributors")
     return _frames(levels, layout, Masks(pair_keys, me), Tag(tag_key), holder)
 
 
@@ -85,12 +90,15 @@ def _frames(
     yield holder.encrypt(np.append(slots, tag.value()))
 
 
-def open_sum(frames: Iterable[bytes], layout: Layout, *, tag_key: bytes, holder: KeyHolder) -> Integers:
-    """Open the sum of the whole roster, once, after all silos agreed that they received the same.
+def open_sum(
+    frames: Iterable[bytes], layout: Layout, *, contributors: int, tag_key: bytes, holder: KeyHolder
+) -> Integers:
+    """Open the sum of all contributors, once, after they agreed that they received the same.
 
     Args:
         frames: the summed frames in order.
         layout: the layout everybody protected with.
+        contributors: how many silos' levels are in the sum; no value can exceed what so many make.
         tag_key: the tag key of this (round, attempt).
         holder: the job's BFV key.
 
@@ -98,16 +106,24 @@ def open_sum(frames: Iterable[bytes], layout: Layout, *, tag_key: bytes, holder:
         ``layout.values`` exact sums, int64.
 
     Raises:
-        SumRejectedError: anything is wrong. It never says what.
+        LayoutError: fewer than two contributors, or more than the layout has room for.
+        SumRejectedError: anything is wrong with the sum. It never says what.
     """
+    layout.check_contributors(contributors)
     slots = _decrypt(frames, layout, holder)
     tag = Tag(tag_key)
     tag.update(slots[:-1])
     data, padding = slots[: layout.data_slots], slots[layout.data_slots : -1]
-    accepted = (tag.value() == int(slots[-1])) & (int(data.max()) < layout.slot_bound) & (not padding.any())
+    sums = layout.unpack(data)
+    accepted = (
+        (tag.value() == int(slots[-1]))
+        & (int(data.max()) < layout.slot_bound)
+        & (int(sums.max()) <= contributors * layout.max_level)
+        & (not padding.any())
+    )
     if not accepted:
         raise SumRejectedError
-    return layout.unpack(data)
+    return sums
 
 
 def _decrypt(frames: Iterable[bytes], layout: Layout, holder: KeyHolder) -> Integers:

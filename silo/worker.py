@@ -73,6 +73,7 @@ class ProtectTask:
 
     levels: NDArray[np.int64]
     layout: Layout
+    contributors: int
     me: str
     pair_keys: dict[str, bytes]
     tag_key: bytes
@@ -87,6 +88,7 @@ class OpenTask:
     path: Path
     target: Path
     layout: Layout
+    contributors: int
     offset: int
     tag_key: bytes
     secret: bytes
@@ -226,7 +228,13 @@ def write_stream(task: ProtectTask) -> StreamSummary:
 
     holder = KeyHolder.from_secret(task.secret)
     protected = protect(
-        task.levels, task.layout, pair_keys=task.pair_keys, me=task.me, tag_key=task.tag_key, holder=holder
+        task.levels,
+        task.layout,
+        contributors=task.contributors,
+        pair_keys=task.pair_keys,
+        me=task.me,
+        tag_key=task.tag_key,
+        holder=holder,
     )
     part = task.path.with_name(task.path.name + ".part")
     with part.open("wb") as file:
@@ -247,10 +255,11 @@ def open_stream(task: OpenTask) -> bytes:
         sums = open_sum(
             read_stream(file, task.layout.num_frames),
             task.layout,
+            contributors=task.contributors,
             tag_key=task.tag_key,
             holder=KeyHolder.from_secret(task.secret),
         )
-    sums += task.layout.roster_size * task.offset
+    sums += task.contributors * task.offset
     part = task.target.with_name(task.target.name + ".part")
     with part.open("wb") as file:
         np.save(file, sums)

@@ -54,6 +54,7 @@ async def open_sum_of(context: JobContext, round: int, attempt: int) -> bytes:
                 path=sum_path(context, round, attempt),
                 target=aggregate_path(context, round, attempt),
                 layout=shape.layout,
+                contributors=len(context.state.roster),
                 offset=shape.offset,
                 tag_key=tag_key(group_key, context.job_id, round, attempt),
                 secret=secret,

@@ -89,6 +89,7 @@ async def protect(context: JobContext) -> Envelope:
     task = ProtectTask(
         levels=found.levels,
         layout=context.shape.layout,
+        contributors=len(context.state.roster),
         me=context.me,
         pair_keys=context.pair_keys(found.private_key, Purpose.MASK, in_round=True),
         tag_key=tag_key(group_key, context.job_id, round_, attempt),

@@ -31,9 +31,11 @@ class Roster:
     def tag_key(self, attempt: int = 0) -> bytes:
         return tag_key(self.group_key, JOB_ID, 1, attempt)
 
-    def pair_keys(self, attempt: int = 0) -> dict[str, dict[str, bytes]]:
-        """Agree fresh mask keys for one (round, attempt): silo -> peer -> key."""
-        private = {name: EphemeralKey.generate() for name in self.names}
+    def pair_keys(
+        self, attempt: int = 0, *, absent: frozenset[str] = frozenset()
+    ) -> dict[str, dict[str, bytes]]:
+        """Agree fresh mask keys for one (round, attempt): contributor -> other contributor -> key."""
+        private = {name: EphemeralKey.generate() for name in self.names if name not in absent}
         transcript = b"".join(key.public_bytes() for key in private.values())
         return {
             me: {
@@ -47,10 +49,10 @@ class Roster:
                     a=me,
                     b=peer,
                 )
-                for peer in self.names
+                for peer in private
                 if peer != me
             }
-            for me in self.names
+            for me in private
         }
 
     def levels(self, layout: Layout, seed: int = 0) -> dict[str, Integers]:
@@ -65,13 +67,14 @@ class Roster:
         keys: dict[str, dict[str, bytes]] | None = None,
         attempt: int = 0,
     ) -> dict[str, list[bytes]]:
-        """What each silo sends in one attempt."""
-        keys = keys or self.pair_keys(attempt)
+        """What each contributor, the silos of ``levels``, sends in one attempt."""
+        keys = keys or self.pair_keys(attempt, absent=frozenset(self.names) - set(levels))
         return {
             me: list(
                 protect(
                     levels[me],
                     layout,
+                    contributors=len(keys),
                     pair_keys=keys[me],
                     me=me,
                     tag_key=self.tag_key(attempt),
@@ -81,8 +84,11 @@ class Roster:
             for me in levels
         }
 
-    def open(self, frames: list[bytes], layout: Layout, *, attempt: int = 0) -> Integers:
-        return open_sum(frames, layout, tag_key=self.tag_key(attempt), holder=self.holder)
+    def open(
+        self, frames: list[bytes], layout: Layout, *, attempt: int = 0, contributors: int | None = None
+    ) -> Integers:
+        count = self.size if contributors is None else contributors
+        return open_sum(frames, layout, contributors=count, tag_key=self.tag_key(attempt), holder=self.holder)
 
 
 def add_streams(*streams: list[bytes]) -> list[bytes]:

@@ -234,7 +234,13 @@ def test_the_coordinator_alone_opens_neither_a_stream_nor_the_sum(job: CapturedJ
         assert p_uniform(total) > BY_CHANCE
         assert total.max() > 0.99 * PLAIN_MODULUS
         with pytest.raises(SumRejectedError):
-            open_sum(job.sum_frames, job.shape.layout, tag_key=secret[:32], holder=holder)
+            open_sum(
+                job.sum_frames,
+                job.shape.layout,
+                contributors=len(job.names),
+                tag_key=secret[:32],
+                holder=holder,
+            )
     # With the key, the sum is bounded by the radix: what the coordinator would see if it had it.
     true = KeyHolder.from_secret(job.silos["shop-a"].secret)
     total = np.concatenate([true.decrypt(frame) for frame in job.sum_frames])

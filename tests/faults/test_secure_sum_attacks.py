@@ -461,7 +461,7 @@ def test_a_refusal_never_says_which_check_failed(honest: Sum) -> None:
     ]
     for frames, tag_key, holder in attempts:
         with pytest.raises(SumRejectedError) as refusal:
-            open_sum(frames, layout, tag_key=tag_key, holder=holder)
+            open_sum(frames, layout, contributors=roster.size, tag_key=tag_key, holder=holder)
         error = refusal.value
         said.add((str(error), error.where, error.remedy, error.code))
     assert len(said) == 1
