@@ -10,8 +10,10 @@ import base64
 import binascii
 from collections.abc import Mapping
 
-from federation.job_state import IN_ROUND, KINDS_OF_PHASE, JobState, Phase
+from federation.duties import owing
+from federation.job_state import ENDING, IN_ROUND, KINDS_OF_PHASE, JobState, Phase
 from federation.messages import (
+    Absence,
     Acceptance,
     Denial,
     Ended,
@@ -22,6 +24,7 @@ from federation.messages import (
     LedgerHead,
     PostKind,
     Receipts,
+    Repaired,
     Stream,
     Sum,
 )
@@ -29,6 +32,13 @@ from privacy.errors import EquivocationError, ProtocolError
 
 MAX_FRAME_BYTES = 70_000
 """Upper bound of one framed ciphertext, for either size of frame (privacy/encryption/frames.py)."""
+
+
+MAX_PAUSES = 16
+"""Pauses of one job by one party: whoever wants more can cancel it, and the board stays short."""
+
+_OF_COORDINATOR = (PostKind.SUM, PostKind.ABSENCE, PostKind.ENDED)
+_OF_EVERYBODY = (PostKind.CANCEL, PostKind.PAUSE, PostKind.RESUME)
 
 
 class StalePostError(ProtocolError):
@@ -53,9 +63,9 @@ def check_post(state: JobState, envelope: Envelope) -> None:
 
 def _check_sender(state: JobState, envelope: Envelope) -> None:
     kind, sender = envelope.kind, envelope.sender
-    if kind in (PostKind.SUM, PostKind.ENDED):
+    if kind in _OF_COORDINATOR:
         allowed = sender == state.coordinator
-    elif kind is PostKind.CANCEL:
+    elif kind in _OF_EVERYBODY:
         allowed = sender in state.roster or sender in (state.proposer, state.coordinator)
     elif kind is PostKind.KEYS:
         allowed = sender == state.leader
@@ -71,18 +81,36 @@ def _check_place(state: JobState, envelope: Envelope) -> None:
         raise StalePostError(f"the job has ended ({state.outcome}); a {kind} changes nothing")
     if state.close is not None and kind is not PostKind.ENDED:
         raise StalePostError(f"the job is being closed ({state.close.outcome}); a {kind} changes nothing")
-    if kind in (PostKind.CANCEL, PostKind.ENDED):
-        here = envelope.round == 0 and envelope.attempt == 0
-    elif kind is PostKind.BURN:
-        here = state.phase in IN_ROUND and (envelope.round, envelope.attempt) == (state.round, state.attempt)
-    else:
-        due = (state.round, state.attempt) if state.phase in IN_ROUND else (0, 0)
-        here = kind in KINDS_OF_PHASE[state.phase] and (envelope.round, envelope.attempt) == due
-    if not here:
+    if (envelope.round, envelope.attempt) not in _places(state, kind):
         raise StalePostError(
             f"a {kind} for round {envelope.round}, attempt {envelope.attempt}, while the job is "
             f"{state.phase} at round {state.round}, attempt {state.attempt}"
         )
+    takes_part = kind is PostKind.BURN or kind in KINDS_OF_PHASE[state.phase]
+    if takes_part and kind is not PostKind.SUM and envelope.sender not in state.contributors:
+        raise StalePostError(
+            f"{envelope.sender} does not take part in round {state.round}, attempt {state.attempt}",
+            remedy="an absent silo returns first, and takes part from the next attempt on",
+        )
+
+
+def _places(state: JobState, kind: PostKind) -> tuple[tuple[int, int], ...]:
+    """Where a post of that kind may stand now: at one place, or nowhere."""
+    here = (state.round, state.attempt)
+    match kind:
+        case PostKind.CANCEL | PostKind.ENDED:
+            return ((0, 0),)
+        case PostKind.PAUSE | PostKind.RESUME:
+            return (state.pause_place,)
+        case PostKind.ABSENCE:
+            return (state.absence_place,) if state.phase in (*IN_ROUND, *ENDING) else ()
+        case PostKind.RETURN:
+            return (here,) if state.phase in (*IN_ROUND, Phase.PAUSED, Phase.CLOSING) else ()
+        case PostKind.BURN:
+            return (here,) if state.phase in IN_ROUND else ()
+        case _:
+            due = here if state.phase in IN_ROUND else (0, 0)
+            return (due,) if kind in KINDS_OF_PHASE[state.phase] else ()
 
 
 _ALTERNATIVE = {
@@ -100,32 +128,48 @@ def _check_alternative(state: JobState, envelope: Envelope) -> None:
 
 
 def _check_content(state: JobState, envelope: Envelope) -> None:
-    """What everybody can check without a key: the post speaks of this plan and this roster."""
+    """What everybody can check without a key: the post speaks of this plan and these silos."""
     match envelope.kind:
         case PostKind.ACCEPTANCE:
             _same_plan(state, envelope.content(Acceptance).plan_sha256)
         case PostKind.DENIAL:
             _same_plan(state, envelope.content(Denial).plan_sha256)
-        case PostKind.EPHEMERAL:
-            _check_ephemeral(state, envelope)
         case PostKind.KEYS:
             _check_keys(state, envelope.content(Keys))
         case PostKind.FINGERPRINT:
             _check_peers(state, envelope.sender, envelope.content(Fingerprint).macs)
-        case PostKind.STREAM:
-            _check_stream(state, envelope.content(Stream))
-        case PostKind.SUM:
-            _check_sum(state, envelope.content(Sum))
         case PostKind.RECEIPTS:
             _check_receipts(state, envelope)
         case PostKind.ENDED:
             _check_ended(state, envelope.content(Ended))
+        case PostKind.PAUSE:
+            _check_pause(state, envelope)
+        case PostKind.RESUME if not state.is_paused:
+            raise ProtocolError("the job is not paused")
+        case _:
+            _check_round_post(state, envelope)
+
+
+def _check_round_post(state: JobState, envelope: Envelope) -> None:
+    match envelope.kind:
+        case PostKind.EPHEMERAL:
+            _check_ephemeral(state, envelope)
+        case PostKind.STREAM:
+            _check_stream(state, envelope.content(Stream))
+        case PostKind.SUM:
+            _check_sum(state, envelope.content(Sum))
+        case PostKind.ABSENCE:
+            _check_absence(state, envelope.content(Absence))
+        case PostKind.RETURN if not state.may_return(envelope.sender):
+            raise ProtocolError(f"{envelope.sender} is not absent, or has been back here before")
+        case PostKind.REPAIRED:
+            _check_repaired(state, envelope)
 
 
 def _check_ephemeral(state: JobState, envelope: Envelope) -> None:
     ephemeral = envelope.content(Ephemeral)
     _same_plan(state, ephemeral.plan_sha256)
-    if ephemeral.roster != state.roster:
+    if ephemeral.roster != state.contributors:
         raise ProtocolError("an ephemeral key for another roster")
     accepted = state.post(PostKind.ACCEPTANCE, envelope.sender)
     if accepted is None or accepted.content(Acceptance).policy_version != ephemeral.policy_version:
@@ -153,18 +197,53 @@ def _check_peers(state: JobState, sender: str, addressed: Mapping[str, object]) 
 
 def _check_sum(state: JobState, total: Sum) -> None:
     streams = state.roster_posts(PostKind.STREAM, round=state.round, attempt=state.attempt)
-    if len(streams) != len(state.roster):
+    if len(streams) != len(state.contributors):
         raise ProtocolError("a sum before every silo has contributed")
     if total.streams != {envelope.sender: envelope.body["sha256"] for envelope in streams}:
         raise ProtocolError("a sum over other streams than the signed ones")
     _check_stream(state, total)
 
 
+def _check_absence(state: JobState, absence: Absence) -> None:
+    """A coordinator chooses neither the moment nor whom: only silos that the job waits for, by its plan."""
+    if state.plan.protection.round_minutes is None:
+        raise ProtocolError("an absence in a job that waits for every silo")
+    if absence.silos != tuple(silo for silo in state.contributors if silo in absence.silos):
+        raise ProtocolError("an absence of silos that do not take part, or not in the roster's order")
+    waited_for = owing(state)
+    has_done = [silo for silo in absence.silos if silo not in waited_for]
+    if has_done:
+        raise ProtocolError(f"an absence of {', '.join(has_done)}, who did all that was due")
+
+
+def _check_repaired(state: JobState, envelope: Envelope) -> None:
+    if envelope.sender != state.odd_one:
+        raise ProtocolError(f"{envelope.sender} has nothing to repair")
+    others = state.opened_digests(state.round, state.attempt).items()
+    agreed = next(digest for silo, digest in others if silo != envelope.sender)
+    if envelope.content(Repaired).digest != agreed:
+        raise ProtocolError("a repair that ends with other integers than everybody else's")
+
+
+def _check_pause(state: JobState, envelope: Envelope) -> None:
+    if state.is_paused:
+        raise ProtocolError("the job is paused already")
+    if state.round >= state.num_rounds:
+        raise ProtocolError("the last round has begun; there is nothing left to pause before")
+    mine = sum(place.kind is PostKind.PAUSE and place.sender == envelope.sender for place in state.posts)
+    if mine >= MAX_PAUSES:
+        raise ProtocolError(
+            f"{envelope.sender} has paused this job {MAX_PAUSES} times; that is all",
+            remedy="cancel the job, or let it run",
+        )
+
+
 def _check_receipts(state: JobState, envelope: Envelope) -> None:
+    """Receipts are for exactly the heads that were posted: a silo absent at the end has none."""
     heads = {post.sender: post.content(LedgerHead) for post in state.roster_posts(PostKind.HEAD)}
     receipts = envelope.content(Receipts).receipts
-    _check_peers(state, envelope.sender, {receipt.silo: receipt for receipt in receipts})
-    if len(receipts) != len(state.roster) - 1 or any(
+    others = [silo for silo in state.roster if silo in heads and silo != envelope.sender]
+    if sorted(receipt.silo for receipt in receipts) != sorted(others) or any(
         (receipt.seq, receipt.hash) != (heads[receipt.silo].seq, heads[receipt.silo].hash)
         for receipt in receipts
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -21,6 +22,7 @@ class Phase(StrEnum):
     STARTING = "starting"
     KEYING = "keying"
     FINGERPRINTING = "fingerprinting"
+    PAUSED = "paused"
     EXCHANGING = "exchanging"
     COLLECTING = "collecting"
     RECEIVING = "receiving"
@@ -32,7 +34,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class SumStreams:
-    """Add the roster's streams of this attempt, once all are stored, and post the sum's manifest."""
+    """Add the contributors' streams of this attempt, once all are stored, and post the sum's manifest."""
 
     round: int
     attempt: int
@@ -47,15 +49,17 @@ class Close:
 
 
 IN_ROUND = (Phase.EXCHANGING, Phase.COLLECTING, Phase.RECEIVING, Phase.OPENING)
+ENDING = (Phase.CLOSING, Phase.WITNESSING)
 KINDS_OF_PHASE: Mapping[Phase, tuple[PostKind, ...]] = {
     Phase.PROPOSED: (PostKind.ACCEPTANCE, PostKind.DENIAL),
     Phase.STARTING: (PostKind.EPHEMERAL,),
     Phase.KEYING: (PostKind.KEYS,),
     Phase.FINGERPRINTING: (PostKind.FINGERPRINT,),
+    Phase.PAUSED: (),
     Phase.EXCHANGING: (PostKind.EPHEMERAL,),
     Phase.COLLECTING: (PostKind.STREAM, PostKind.SUM),
     Phase.RECEIVING: (PostKind.RECEIVED,),
-    Phase.OPENING: (PostKind.OPENED, PostKind.FAILED),
+    Phase.OPENING: (PostKind.OPENED, PostKind.FAILED, PostKind.REPAIRED),
     Phase.CLOSING: (PostKind.HEAD,),
     Phase.WITNESSING: (PostKind.RECEIPTS,),
     Phase.ENDED: (),
@@ -64,7 +68,29 @@ KINDS_OF_PHASE: Mapping[Phase, tuple[PostKind, ...]] = {
 
 @dataclass(frozen=True)
 class JobState:
-    """Everything known about a job; made by :func:`propose` and :func:`advance` only."""
+    """Everything known about a job; made by :func:`propose` and :func:`advance` only.
+
+    Attributes:
+        job: its public handle.
+        proposer: who put the plan forward.
+        coordinator: whose sums, absences and end count.
+        plan: what every silo accepts unchanged or denies.
+        plan_sha256: its digest.
+        shapes: one for each round.
+        phase: where the job is.
+        round: counted from 1; 0 before the first. While paused, the round that comes next.
+        attempt: of that round, counted from 1.
+        burned: attempts given up so far.
+        failed_opens: sums that were rejected so far.
+        absent: silos that were declared absent and have not returned.
+        attempts: contributors of every attempt begun, in roster order.
+        opened: for each round opened so far, the attempt whose sum all contributors opened alike.
+        pauses: pause and resume posts accepted; they alternate.
+        posts: every post by its place, in the order in which they were accepted.
+        close: how the coordinator has to end the job, once its posts have decided that.
+        outcome: how it ended.
+        reason: why.
+    """
 
     job: str
     proposer: str
@@ -77,6 +103,10 @@ class JobState:
     attempt: int = 0
     burned: int = 0
     failed_opens: int = 0
+    absent: frozenset[str] = frozenset()
+    attempts: Mapping[tuple[int, int], tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    opened: tuple[int, ...] = ()
+    pauses: int = 0
     posts: Mapping[Place, Envelope] = field(default_factory=lambda: MappingProxyType({}))
     close: Close | None = None
     outcome: str | None = None
@@ -89,7 +119,7 @@ class JobState:
 
     @property
     def num_rounds(self) -> int:
-        """Secure sums of the job: those of the training, then the metrics' if any."""
+        """Secure sums of the job: the popularity's if any, the training's, the metrics' if any."""
         return len(self.shapes)
 
     @property
@@ -102,22 +132,76 @@ class JobState:
         """The silo that makes the job's keys."""
         return self.plan.silos[0]
 
+    @property
+    def present(self) -> tuple[str, ...]:
+        """The silos that are not absent: who contributes to an attempt that begins now."""
+        return tuple(silo for silo in self.roster if silo not in self.absent)
+
+    @property
+    def contributors(self) -> tuple[str, ...]:
+        """The silos of the current attempt; outside a round those that are present."""
+        return self.contributors_of(self.round, self.attempt) if self.phase in IN_ROUND else self.present
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether somebody asked for a pause that nobody has lifted: no further round begins."""
+        return self.pauses % 2 == 1
+
+    @property
+    def absence_place(self) -> tuple[int, int]:
+        """(round, attempt) of an absence declared now; at the job's end they are numbered by themselves."""
+        if self.phase in IN_ROUND:
+            return self.round, self.attempt
+        return 0, 1 + sum(place.kind is PostKind.ABSENCE and place.round == 0 for place in self.posts)
+
+    @property
+    def pause_place(self) -> tuple[int, int]:
+        """(round, attempt) of the next pause or resume: they are numbered, so none can be replayed."""
+        return 0, self.pauses + 1
+
+    def may_return(self, silo: str) -> bool:
+        """Whether an absent silo may come back here; not once it was absent when the job was being closed."""
+        has_been_here = self.post(PostKind.RETURN, silo, round=self.round, attempt=self.attempt)
+        is_open = self.phase in (*IN_ROUND, Phase.PAUSED, Phase.CLOSING)
+        return is_open and silo in self.absent and has_been_here is None
+
+    def contributors_of(self, round: int, attempt: int) -> tuple[str, ...]:
+        """The silos of one attempt, fixed when it began; none if it has not. Round 0 has the whole roster."""
+        return self.roster if round == 0 else self.attempts.get((round, attempt), ())
+
     def post(self, kind: PostKind, sender: str, *, round: int = 0, attempt: int = 0) -> Envelope | None:
         """The post at a place, if it is there."""
         return self.posts.get(Place(kind, round, attempt, sender))
 
     def roster_posts(self, kind: PostKind, *, round: int = 0, attempt: int = 0) -> tuple[Envelope, ...]:
-        """The posts of one kind by the roster's silos, in roster order, those that are there."""
-        found = (self.post(kind, silo, round=round, attempt=attempt) for silo in self.roster)
+        """The posts of one kind by the silos of an attempt, in roster order, those that are there."""
+        silos = self.contributors_of(round, attempt)
+        found = (self.post(kind, silo, round=round, attempt=attempt) for silo in silos)
         return tuple(envelope for envelope in found if envelope is not None)
 
     def opened_attempt(self, round: int) -> int | None:
-        """The attempt of ``round`` that the whole roster opened; None while there is none."""
-        opened = [place for place in self.posts if place.kind is PostKind.OPENED and place.round == round]
-        for attempt in sorted({place.attempt for place in opened}, reverse=True):
-            if len(self.roster_posts(PostKind.OPENED, round=round, attempt=attempt)) == len(self.roster):
-                return attempt
-        return None
+        """The attempt of ``round`` that all its contributors opened alike; None while there is none."""
+        return self.opened[round - 1] if 0 < round <= len(self.opened) else None
+
+    def opened_digests(self, round: int, attempt: int) -> dict[str, str]:
+        """What each contributor signed for the integers it opened, its repair instead where there is one."""
+        at = {"round": round, "attempt": attempt}
+        posts = (*self.roster_posts(PostKind.OPENED, **at), *self.roster_posts(PostKind.REPAIRED, **at))
+        return {post.sender: str(post.body["digest"]) for post in posts}
+
+    def agreed_digest(self, round: int) -> str | None:
+        """The one digest of an opened round, signed by all its contributors; None while there is none."""
+        attempt = self.opened_attempt(round)
+        return None if attempt is None else next(iter(self.opened_digests(round, attempt).values()))
+
+    @property
+    def odd_one(self) -> str | None:
+        """The one of three or more contributors that opened other integers than all the others, who agree."""
+        digests = self.opened_digests(self.round, self.attempt) if self.phase is Phase.OPENING else {}
+        count = Counter(digests.values())
+        if not 3 <= len(self.contributors) == len(digests) or sorted(count.values())[:-1] != [1]:
+            return None
+        return next(silo for silo, digest in digests.items() if count[digest] == 1)
 
     @property
     def job_id(self) -> bytes:

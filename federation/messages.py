@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from policies.canonical import canonical_bytes, signed_bytes
-from policies.plan import Plan
+from policies.plan import MAX_SILOS, Plan
 from policies.signing import PrivateKey, PublicKey, SignatureError
 from privacy.errors import ProtocolError, TrustError
 
@@ -47,6 +47,11 @@ class PostKind(StrEnum):
     FAILED = "failed"
     BURN = "burn"
     CANCEL = "cancel"
+    ABSENCE = "absence"
+    RETURN = "return"
+    REPAIRED = "repaired"
+    PAUSE = "pause"
+    RESUME = "resume"
     HEAD = "head"
     RECEIPTS = "receipts"
     ENDED = "ended"
@@ -90,7 +95,12 @@ class Denial(Body):
 
 
 class Ephemeral(Body):
-    """A fresh X25519 key and nonce for one (round, attempt); round 0 is the job's start."""
+    """A fresh X25519 key and nonce for one (round, attempt); round 0 is the job's start.
+
+    Attributes:
+        roster: whose contributions the sum is to hold: all silos at the start, then the attempt's
+            contributors. Each signs it, so silos that were shown different absences never share a mask.
+    """
 
     public_key: Hex32
     nonce: Hex32
@@ -152,6 +162,30 @@ class Cancel(Body):
     """Somebody who may stops the job."""
 
 
+class Absence(Body):
+    """The coordinator has waited long enough for these silos; the others go on without them."""
+
+    silos: tuple[PartyName, ...] = Field(min_length=1, max_length=MAX_SILOS)
+
+
+class Return(Body):
+    """An absent silo has caught up and takes part again, from the next attempt or round on."""
+
+
+class Repaired(Body):
+    """A silo that opened other integers than all others opened them again, now alike."""
+
+    digest: Hex32
+
+
+class Pause(Body):
+    """No further round begins until somebody resumes the job."""
+
+
+class Resume(Body):
+    """Rounds go on."""
+
+
 class LedgerHead(Body):
     """Where a silo's ledger stands at the end of a job."""
 
@@ -195,6 +229,11 @@ BODIES: dict[PostKind, type[Body]] = {
     PostKind.FAILED: Failed,
     PostKind.BURN: Burn,
     PostKind.CANCEL: Cancel,
+    PostKind.ABSENCE: Absence,
+    PostKind.RETURN: Return,
+    PostKind.REPAIRED: Repaired,
+    PostKind.PAUSE: Pause,
+    PostKind.RESUME: Resume,
     PostKind.HEAD: LedgerHead,
     PostKind.RECEIPTS: Receipts,
     PostKind.ENDED: Ended,

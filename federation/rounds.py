@@ -10,21 +10,34 @@ anybody's summary. No clock, no file, no network here.
     PROPOSED ─ all accept ─> STARTING ─ ephemerals ─> KEYING ─ wrapped secret ─> FINGERPRINTING
       └> a round: EXCHANGING ─ ephemerals ─> COLLECTING ─ streams, sum ─> RECEIVING ─ keyed hashes ─> OPENING
            ├─ all opened alike ─> next round, after the last CLOSING ─ heads ─> WITNESSING ─ receipts ─> ENDED
-           └─ one failed, or burned ─> EXCHANGING with the next attempt, or the end
+           │    └─ one of three or more differs ─> it repairs itself, then as if all had opened alike
+           └─ one failed, burned or absent ─> EXCHANGING with the next attempt, or the end
+
+A round is between contributors: the silos that were present when its attempt began. An absence burns the
+attempt; the next one begins without the absent silos, and with those that have returned, never with fewer
+than the plan's fewest contributors. A pause that somebody asked for takes effect between two rounds.
 
 A metrics round that is burned is not repeated: its noise was paid for once. The job closes without metrics.
+The popularity that a trained model starts from is repeated once at most, for the same reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from enum import StrEnum
 from types import MappingProxyType
 
 from federation.admission import StalePostError, check_post
-from federation.job_state import IN_ROUND, KINDS_OF_PHASE, Close, JobState, Phase, SumStreams
-from federation.messages import MAX_REASON_CHARS, Ended, Envelope, PostKind, plan_of, proposal_id
+from federation.duties import Duty, duty, owing
+from federation.job_state import IN_ROUND, Close, JobState, Phase, SumStreams
+from federation.messages import (
+    MAX_REASON_CHARS,
+    Absence,
+    Ended,
+    Envelope,
+    PostKind,
+    plan_of,
+    proposal_id,
+)
 from policies.canonical import digest
 from policies.price import schedule
 from privacy.errors import EquivocationError, ProtocolError
@@ -39,28 +52,12 @@ __all__ = [
     "advance",
     "duty",
     "fold",
+    "owing",
     "pending",
     "propose",
 ]
 
 Action = SumStreams | Close
-
-
-class Duty(StrEnum):
-    """What a silo has to do next."""
-
-    ANSWER = "answer"
-    START = "start"
-    WRAP = "wrap"
-    FINGERPRINT = "fingerprint"
-    CONTRIBUTE = "contribute"
-    PROTECT = "protect"
-    UPLOAD = "upload"
-    RECEIVE = "receive"
-    OPEN = "open"
-    HEAD = "head"
-    RECEIPTS = "receipts"
-    FINISH = "finish"
 
 
 def propose(proposal: Envelope, coordinator: str) -> JobState:
@@ -111,7 +108,7 @@ def pending(state: JobState) -> Action | None:
         return state.close
     at = {"round": state.round, "attempt": state.attempt}
     if state.phase is Phase.COLLECTING and len(state.roster_posts(PostKind.STREAM, **at)) == len(
-        state.roster
+        state.contributors
     ):
         return SumStreams(**at)
     return None
@@ -132,6 +129,15 @@ def _transition(state: JobState, envelope: Envelope) -> JobState:
             return replace(state, phase=Phase.ENDED, outcome=ended.outcome, reason=ended.reason)
         case PostKind.CANCEL:
             return replace(state, close=Close("cancelled", f"cancelled by {envelope.sender}"))
+        case PostKind.PAUSE:
+            return replace(state, pauses=state.pauses + 1)
+        case PostKind.RESUME:
+            resumed = replace(state, pauses=state.pauses + 1)
+            return _begin(resumed, state.round, 1) if state.phase is Phase.PAUSED else resumed
+        case PostKind.ABSENCE:
+            return _without(state, envelope.content(Absence).silos)
+        case PostKind.RETURN:
+            return replace(state, absent=state.absent - {envelope.sender})
         case PostKind.BURN:
             return _burn(state, f"{envelope.sender} could not finish the attempt")
         case PostKind.KEYS:
@@ -142,30 +148,25 @@ def _transition(state: JobState, envelope: Envelope) -> JobState:
 
 
 def _when_complete(state: JobState) -> JobState:
-    """Move on when the whole roster has posted what the phase asks for."""
-    at = {"round": state.round, "attempt": state.attempt} if state.phase in IN_ROUND else {}
-    kinds = [kind for kind in KINDS_OF_PHASE[state.phase] if kind is not PostKind.SUM]
-    posted = [e for kind in kinds for e in state.roster_posts(kind, **at)]
-    if len(posted) < len(state.roster):
+    """Move on when everybody whom the phase waits for has posted what it asks for."""
+    if owing(state):
         return state
     match state.phase:
         case Phase.PROPOSED:
-            denials = [e.sender for e in posted if e.kind is PostKind.DENIAL]
+            denials = [envelope.sender for envelope in state.roster_posts(PostKind.DENIAL)]
             if denials:
                 return replace(state, close=Close("denied", _cut(f"refused by {', '.join(denials)}")))
             return replace(state, phase=Phase.STARTING)
         case Phase.STARTING:
             return replace(state, phase=Phase.KEYING)
         case Phase.FINGERPRINTING:
-            return replace(state, phase=Phase.EXCHANGING, round=1, attempt=1)
+            return _begin(state, 1, 1)
         case Phase.EXCHANGING:
             return replace(state, phase=Phase.COLLECTING)
-        case Phase.COLLECTING:
-            return state  # the coordinator's sum moves it on
         case Phase.RECEIVING:
             return replace(state, phase=Phase.OPENING)
         case Phase.OPENING:
-            return _opened(state, posted)
+            return _opened(state)
         case Phase.CLOSING:
             return replace(state, phase=Phase.WITNESSING)
         case _:
@@ -174,63 +175,55 @@ def _when_complete(state: JobState) -> JobState:
             )
 
 
-def _opened(state: JobState, posted: list[Envelope]) -> JobState:
-    if any(envelope.kind is PostKind.FAILED for envelope in posted):
+def _begin(state: JobState, round: int, attempt: int) -> JobState:
+    """Begin an attempt with the silos that are present; before a round a pause takes effect."""
+    here = replace(state, round=round, attempt=attempt)
+    if state.is_paused and attempt == 1:
+        return replace(here, phase=Phase.PAUSED)
+    attempts = MappingProxyType({**state.attempts, (round, attempt): state.present})
+    return replace(here, phase=Phase.EXCHANGING, attempts=attempts)
+
+
+def _opened(state: JobState) -> JobState:
+    at = {"round": state.round, "attempt": state.attempt}
+    if state.roster_posts(PostKind.FAILED, **at):
         failed = replace(state, failed_opens=state.failed_opens + 1)
         if failed.failed_opens >= state.plan.protection.max_failed_opens:
             return replace(failed, close=Close("failed", "a sum was rejected too often"))
         return _burn(failed, "a sum was rejected")
-    if len({envelope.body["digest"] for envelope in posted}) > 1:
+    if len(set(state.opened_digests(**at).values())) > 1:
         return replace(state, close=Close("failed", "the silos opened different sums"))
-    if state.round == len(state.shapes):
-        return replace(state, phase=Phase.CLOSING)
-    return replace(state, phase=Phase.EXCHANGING, round=state.round + 1, attempt=1)
+    opened = replace(state, opened=(*state.opened, state.attempt))
+    if state.round == state.num_rounds:
+        return replace(opened, phase=Phase.CLOSING)
+    return _begin(opened, state.round + 1, 1)
+
+
+def _without(state: JobState, silos: tuple[str, ...]) -> JobState:
+    """Go on without absent silos while enough are left; in a round that burns the attempt."""
+    rest = replace(state, absent=state.absent | set(silos))
+    who, fewest = ", ".join(silos), state.plan.fewest_contributors
+    if len(rest.present) < fewest:
+        reason = f"{len(rest.present)} silos are left where {fewest} are needed; absent: {who}"
+        return replace(rest, close=Close("failed", _cut(reason)))
+    if state.phase in IN_ROUND:
+        return _burn(rest, f"without {who}")
+    return _when_complete(rest)
 
 
 def _burn(state: JobState, reason: str) -> JobState:
     burned = replace(state, burned=state.burned + 1)
-    if state.shapes[state.round - 1].purpose == "metrics":
+    purpose, allowed = state.shapes[state.round - 1].purpose, state.plan.training.max_burned_rounds
+    if purpose == "metrics":
         return replace(burned, phase=Phase.CLOSING)
-    allowed = state.plan.training.max_burned_rounds
     if burned.burned > allowed:
-        return replace(
-            burned, close=Close("failed", f"{reason}, and the plan pays for {allowed} burned rounds")
-        )
-    return replace(burned, phase=Phase.EXCHANGING, attempt=state.attempt + 1)
+        reason = f"{reason}, and the plan pays for {allowed} burned rounds"
+        return replace(burned, close=Close("failed", _cut(reason)))
+    if purpose == "popularity" and state.attempt > 1:
+        reason = f"{reason}, and the plan pays for the popularity twice at most"
+        return replace(burned, close=Close("failed", _cut(reason)))
+    return _begin(burned, state.round, state.attempt + 1)
 
 
 def _cut(reason: str) -> str:
     return reason if len(reason) <= MAX_REASON_CHARS else reason[: MAX_REASON_CHARS - 1] + "…"
-
-
-_DUTY: Mapping[Phase, tuple[PostKind, Duty]] = {
-    Phase.STARTING: (PostKind.EPHEMERAL, Duty.START),
-    Phase.FINGERPRINTING: (PostKind.FINGERPRINT, Duty.FINGERPRINT),
-    Phase.EXCHANGING: (PostKind.EPHEMERAL, Duty.CONTRIBUTE),
-    Phase.RECEIVING: (PostKind.RECEIVED, Duty.RECEIVE),
-    Phase.CLOSING: (PostKind.HEAD, Duty.HEAD),
-    Phase.WITNESSING: (PostKind.RECEIPTS, Duty.RECEIPTS),
-}
-
-
-def duty(state: JobState, silo: str) -> Duty | None:
-    """What ``silo`` has to do now, or nothing."""
-    if silo not in state.roster or (state.close is not None and state.phase is not Phase.ENDED):
-        return None
-    at = {"round": state.round, "attempt": state.attempt} if state.phase in IN_ROUND else {}
-    match state.phase:
-        case Phase.ENDED:
-            return Duty.FINISH
-        case Phase.PROPOSED:
-            answered = state.post(PostKind.ACCEPTANCE, silo) or state.post(PostKind.DENIAL, silo)
-            return None if answered else Duty.ANSWER
-        case Phase.KEYING:
-            return Duty.WRAP if silo == state.leader else None
-        case Phase.COLLECTING:
-            return Duty.UPLOAD if state.post(PostKind.STREAM, silo, **at) else Duty.PROTECT
-        case Phase.OPENING:
-            answered = state.post(PostKind.OPENED, silo, **at) or state.post(PostKind.FAILED, silo, **at)
-            return None if answered else Duty.OPEN
-        case phase:
-            kind, due = _DUTY[phase]
-            return None if state.post(kind, silo, **at) else due

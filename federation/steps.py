@@ -55,14 +55,18 @@ class Step(StrEnum):
     JOB_FINISHED = "job-finished"
     # a silo's, where there are several rounds
     COIN_TOSSED = "coin-tossed"
+    STATE_STORED = "state-stored"
+    CHECKPOINT_WRITTEN = "checkpoint-written"
     # a silo's, where an attempt goes wrong
     FAILED_STORED = "failed-stored"
     BURN_STORED = "burn-stored"
+    RETURN_STORED = "return-stored"
+    REPAIRED_STORED = "repaired-stored"
 
 
 _ALL = tuple(Step)
 COORDINATOR_STEPS = _ALL[: _ALL.index(Step.TERMS_STORED)]
-TROUBLE_STEPS = (Step.COIN_TOSSED, Step.FAILED_STORED, Step.BURN_STORED)
+TROUBLE_STEPS = _ALL[_ALL.index(Step.COIN_TOSSED) :]
 LEADER_STEPS = (Step.KEYS_STORED,)
 SILO_STEPS = tuple(step for step in _ALL if step not in (*COORDINATOR_STEPS, *TROUBLE_STEPS))
 

@@ -35,7 +35,7 @@ def test_a_job_of_honest_parties_goes_through_every_phase_once(scene: Scene) -> 
         state = advance(state, scene.due(state)[0])
         if state.phase is not seen[-1]:
             seen.append(state.phase)
-    assert seen == list(Phase)
+    assert seen == [phase for phase in Phase if phase is not Phase.PAUSED]
     assert (state.outcome, state.burned, state.failed_opens) == ("completed", 0, 0)
     assert fold(list(state.posts.values()), HUB) == state
 
