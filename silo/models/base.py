@@ -3,10 +3,17 @@
 A family splits learning into three steps, and only the first sees rows:
 
 * ``contribute``: one silo's rows → exact integers whose L2 sensitivity to one user is bounded by the round;
-* ``absorb``: the noised sum over all silos → the next state (public to the members, post-processing);
+* ``absorb``: the noised sum over all contributors → the next state (public to the members, post-processing);
 * ``finish``: the last state → the :class:`~silo.models.recommender.Recommender` that ships.
 
-``absorb`` and ``finish`` are deterministic, so every silo ends with the same model.
+``absorb`` is deterministic, so every silo ends with the same state. Gradient families have one step more, for
+silos that walk alone between two sums: ``step_locally``. The worker noises what ``contribute`` gives, adds it
+up, and moves its own copy of the state by it::
+
+    for _ in range(shape.steps):
+        noised = contribute(rows, local, round_index, shape) + noise
+        total += noised
+        local = step_locally(local, noised, shape)
 """
 
 from __future__ import annotations
@@ -58,14 +65,29 @@ class Family(ABC):
     Args:
         plan: the plan in force; all constants come from it.
         catalogue: the public items; its order is the order of every vector.
-        noise_std: total standard deviation of the noise in the sums ``absorb`` will be given, in grid
-            units. None (every real job) derives it from the round: ``share_std · √silos``. Only a harness
-            that adds other noise, or none, says otherwise.
+        noise_std: total standard deviation of the noise in the sum that counts or correlates items (a
+            statistics family's round, a gradient family's popularity round), in grid units. None (every real
+            job) derives it from the round. Only a harness that adds other noise, or none, says otherwise.
+        start: a checkpoint to start from (warm start); only families with weights take one.
+
+    Raises:
+        UsageError: a checkpoint for a family without weights.
     """
 
     name: ClassVar[str]
 
-    def __init__(self, plan: Plan, catalogue: Catalogue, *, noise_std: float | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        catalogue: Catalogue,
+        *,
+        noise_std: float | None = None,
+        start: State | None = None,
+    ) -> None:
+        if start is not None and plan.is_statistics:
+            raise UsageError(
+                f"family {plan.model.family!r} has no weights to start from", where="plan: model.start_from"
+            )
         self.plan = plan
         self.catalogue = catalogue
         self._noise_std = noise_std
@@ -75,11 +97,11 @@ class Family(ABC):
         """Items of the catalogue."""
         return len(self.catalogue.items)
 
-    def total_noise_std(self, shape: RoundShape) -> float:
-        """Standard deviation of the noise in the aggregate of one round, grid units."""
+    def total_noise_std(self, shape: RoundShape, contributors: int) -> float:
+        """Standard deviation of the noise in a sum of so many silos' contributions, grid units."""
         if self._noise_std is not None:
             return self._noise_std
-        return shape.share_std * sqrt(len(self.plan.silos))
+        return shape.share_std_among(contributors) * sqrt(contributors)
 
     @abstractmethod
     def initial_state(self) -> State:
@@ -89,29 +111,63 @@ class Family(ABC):
     def contribute(
         self, interactions: Interactions, state: State, round_index: int, shape: RoundShape
     ) -> Integers:
-        """Sum one silo's users.
+        """Sum one silo's users for one noised step.
 
         Args:
             interactions: cleaned rows, capped by the plan.
-            state: the state all silos share.
-            round_index: 0-based round.
+            state: the state all silos share, or this silo's own between two local steps.
+            round_index: 0-based position in the plan's schedule.
             shape: the round's layout and sensitivity.
 
         Returns:
-            ``shape.values`` int64, exact.
+            ``shape.values`` int64, exact, before any noise.
 
         Guarantees:
             Adding or removing one user moves the vector by at most ``shape.sensitivity /
             max_silos_per_user`` in L2. Nothing else of a user's rows enters.
         """
 
+    def step_locally(self, state: State, noised: Integers, shape: RoundShape) -> State:  # noqa: ARG002
+        """Move this silo's own state by one noised step of its own.
+
+        Args:
+            state: before the step.
+            noised: what ``contribute`` gave, with this silo's whole noise.
+            shape: the round's.
+
+        Raises:
+            UsageError: the family takes no steps.
+        """
+        raise UsageError(f"family {self.name!r} takes no local steps", where="plan: training.local_steps")
+
     @abstractmethod
-    def absorb(self, state: State, sums: Integers, round_index: int, shape: RoundShape) -> State:
-        """Turn the noised sum over all silos (``shape.values`` int64, offset removed) into a new state."""
+    def absorb(
+        self, state: State, sums: Integers, round_index: int, shape: RoundShape, contributors: int
+    ) -> State:
+        """Turn a noised sum into a new state; the old one is left alone.
+
+        Args:
+            state: after the round before.
+            sums: ``shape.values`` int64, offset removed.
+            round_index: 0-based position in the plan's schedule.
+            shape: the round's.
+            contributors: how many silos' contributions are in it.
+
+        Raises:
+            DataError: a sum of another length.
+        """
 
     @abstractmethod
     def finish(self, state: State) -> Recommender:
-        """Post-process the last state into the model that ships."""
+        """Post-process a state into the model that ships; a state between two rounds will do."""
+
+    def checkpoint(self, state: State) -> State | None:  # noqa: ARG002
+        """Return what a later job can ``start`` from, bit-equal at every silo; None without weights."""
+        return None
+
+    def local_loss(self, interactions: Interactions, state: State) -> float | None:  # noqa: ARG002
+        """Return the mean loss of this silo's own users, for its own people only; None without a loss."""
+        return None
 
 
 # Modules are named, not imported: torch stays out of a process that only counts.
@@ -119,6 +175,7 @@ FAMILIES: Mapping[str, tuple[str, str]] = {
     "popularity": ("silo.models.popularity", "Popularity"),
     "item-graph": ("silo.models.item_graph", "ItemGraph"),
     "linear": ("silo.models.linear", "Linear"),
+    "autoencoder": ("silo.models.autoencoder", "Autoencoder"),
 }
 
 

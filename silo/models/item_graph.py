@@ -190,7 +190,9 @@ class ItemGraph(Family):
         return triangle_sums(histories, weights)
 
     @override
-    def absorb(self, state: State, sums: Integers, round_index: int, shape: RoundShape) -> State:
+    def absorb(
+        self, state: State, sums: Integers, round_index: int, shape: RoundShape, contributors: int
+    ) -> State:
         """Unpack the aggregate and remember how much noise it carries."""
         if len(sums) != triangle_size(self.num_items):
             raise DataError(f"an aggregate of {len(sums)} values is no Gram of {self.num_items} items")
@@ -198,7 +200,7 @@ class ItemGraph(Family):
         digest = hashlib.sha256(np.ascontiguousarray(sums, dtype="<i8").tobytes()).digest()
         return {
             "gram": symmetric_gram(sums, grid),
-            "noise_std": np.array(self.total_noise_std(shape) / grid),
+            "noise_std": np.array(self.total_noise_std(shape, contributors) / grid),
             "aggregate_sha256": np.frombuffer(digest, dtype=np.uint8).copy(),
         }
 

@@ -16,8 +16,24 @@ from silo.models.denoising import denoise_diagonal
 from silo.models.recommender import Recommender
 
 if TYPE_CHECKING:
+    import scipy.sparse as sp
+
     from policies.price import RoundShape
     from silo.data.interactions import Interactions
+
+
+def weighted_counts(histories: sp.csr_matrix, grid: int) -> Integers:
+    """Sum ``q_u x`` over users: (items,) int64.
+
+    Args:
+        histories: users × items, 0/1.
+        grid: integer units per contribution norm.
+    """
+    lengths = np.diff(histories.indptr)
+    weights = np.repeat(user_weights("popularity", grid, lengths), lengths)
+    sums = np.zeros(histories.shape[1], dtype=np.int64)
+    np.add.at(sums, histories.indices, weights)
+    return sums
 
 
 class Popularity(Family):
@@ -38,20 +54,20 @@ class Popularity(Family):
         self, interactions: Interactions, state: State, round_index: int, shape: RoundShape
     ) -> Integers:
         """Sum ``q_u x`` over this silo's users."""
-        histories = interactions.matrix()
-        lengths = np.diff(histories.indptr)
-        weights = np.repeat(user_weights(self.name, shape.grid, lengths), lengths)
-        sums = np.zeros(self.num_items, dtype=np.int64)
-        np.add.at(sums, histories.indices, weights)
-        return sums
+        return weighted_counts(interactions.matrix(), shape.grid)
 
     @override
-    def absorb(self, state: State, sums: Integers, round_index: int, shape: RoundShape) -> State:
+    def absorb(
+        self, state: State, sums: Integers, round_index: int, shape: RoundShape, contributors: int
+    ) -> State:
         """Put the aggregate into users' units and remember how much noise it carries."""
         if len(sums) != self.num_items:
             raise DataError(f"an aggregate of {len(sums)} values does not count {self.num_items} items")
         grid = shape.grid
-        return {"counts": sums / grid, "noise_std": np.array(self.total_noise_std(shape) / grid)}
+        return {
+            "counts": sums / grid,
+            "noise_std": np.array(self.total_noise_std(shape, contributors) / grid),
+        }
 
     @override
     def finish(self, state: State) -> Recommender:

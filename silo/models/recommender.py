@@ -1,8 +1,10 @@
 """The model that ships: public-shaped tables that turn a history into scores, and the file they live in.
 
-Every family ends in the same formula, so serving, evaluation and export know one model only::
+Every family ends in one of two formulas, so serving, evaluation and export know one model only. With ``u``
+the sum of ``left[item]`` over the ``n`` items of a history::
 
-    scores(x) = bias + mean over the items of x of left[item] @ right.T
+    scores = bias + (u / n) @ right.T                   without a table ``hidden``
+    scores = bias + tanh(hidden + u / √n) @ right.T     with one
 
 A user without a history, and every user of a model that fell back, is ranked by ``popularity`` instead.
 """
@@ -25,9 +27,18 @@ from privacy.errors import DataError
 
 Floats = NDArray[np.float32]
 
-FORMAT = "archipel-recommender/v1"
+FORMAT = "archipel-recommender/v2"
+FIRST_FORMAT = "archipel-recommender/v1"
+"""Files from before ``hidden``; they load as they are."""
 METADATA_KEY = "archipel"
 MAX_MODEL_ITEMS = 1_000_000
+MAX_HIDDEN = 1024
+
+_TABLES = frozenset({"left", "bias", "popularity"})
+_SETS_OF_TABLES = {
+    FIRST_FORMAT: (_TABLES, _TABLES | {"right"}),
+    FORMAT: (_TABLES, _TABLES | {"right"}, _TABLES | {"right", "hidden"}),
+}
 
 
 class ModelFileError(DataError):
@@ -46,6 +57,7 @@ class Recommender:
             its columns are the scores.
         bias: ``items`` float32, added to every user's scores.
         popularity: ``items`` float32 ≥ 0, the (noised) floor that unknown users get.
+        hidden: ``r`` float32, bias of the hidden units of a model that has a layer of them, else None.
         is_fallback: the family decided that its own scores are no better than ``popularity``; all users
             get that.
         metadata: what the file says about itself besides the tables (family, digests, decisions).
@@ -55,6 +67,7 @@ class Recommender:
     right: Floats | None
     bias: Floats
     popularity: Floats
+    hidden: Floats | None = None
     is_fallback: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
 
@@ -65,6 +78,8 @@ class Recommender:
             expected["left"] = (items, items)
         else:
             expected["right"] = self.left.shape
+        if self.hidden is not None:
+            expected["hidden"] = (self.left.shape[-1],)
         for name, shape in expected.items():
             table = getattr(self, name)
             if table.shape != shape or table.dtype != np.float32:
@@ -109,8 +124,9 @@ class Recommender:
                 remedy="use the catalogue named in the plan that trained the model",
             )
         lengths = np.diff(histories.indptr)
-        shares = 1.0 / np.maximum(lengths, 1).astype(np.float32)
-        users = (histories.astype(np.float32) @ self.left) * shares[:, None]
+        lengths = np.maximum(lengths, 1).astype(np.float32)[:, None]
+        users: Floats = histories.astype(np.float32) @ self.left
+        users = users / lengths if self.hidden is None else np.tanh(users / np.sqrt(lengths) + self.hidden)
         scores: Floats = users if self.right is None else users @ self.right.T
         scores += self.bias
         scores[self.falls_back(histories)] = self.popularity
@@ -129,10 +145,17 @@ class Recommender:
             "is_fallback": self.is_fallback,
             "metadata": {**self.metadata, **(metadata or {})},
         }
-        tables = {"left": self.left, "bias": self.bias, "popularity": self.popularity}
-        if self.right is not None:
-            tables["right"] = self.right
-        tables = {name: np.ascontiguousarray(table) for name, table in tables.items()}
+        tables = {
+            name: np.ascontiguousarray(table)
+            for name, table in (
+                ("left", self.left),
+                ("right", self.right),
+                ("hidden", self.hidden),
+                ("bias", self.bias),
+                ("popularity", self.popularity),
+            )
+            if table is not None
+        }
         # One canonical value: safetensors writes several metadata keys in an order that changes by process.
         text = json.dumps(header, sort_keys=True, separators=(",", ":"))
         path.write_bytes(safetensors_bytes(tables, {METADATA_KEY: text}))
@@ -147,7 +170,7 @@ class Recommender:
         try:
             with safe_open(path, framework="numpy") as file:
                 header = _header(file.metadata() or {}, path)
-                names = _checked_names(file, int(header["items"]), path)
+                names = _checked_names(file, header, path)
                 tables = {name: file.get_tensor(name) for name in names}
         except SafetensorError as error:
             raise _refused(path, f"not a readable model file ({error})") from error
@@ -159,6 +182,7 @@ class Recommender:
                 tables.get("right"),
                 tables["bias"],
                 tables["popularity"],
+                tables.get("hidden"),
                 is_fallback=header["is_fallback"],
                 metadata=header["metadata"],
             )
@@ -175,8 +199,8 @@ def _header(raw: Mapping[str, str], path: Path) -> dict[str, Any]:
         header = json.loads(raw.get(METADATA_KEY, ""))
     except json.JSONDecodeError as error:
         raise _refused(path, "the file carries no description of a recommender") from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise _refused(path, f"the file's format is not {FORMAT}")
+    if not isinstance(header, dict) or header.get("format") not in _SETS_OF_TABLES:
+        raise _refused(path, f"the file's format is not {FORMAT} or older")
     items, metadata = header.get("items"), header.get("metadata")
     is_sound = (
         type(items) is int
@@ -190,15 +214,17 @@ def _header(raw: Mapping[str, str], path: Path) -> dict[str, Any]:
     return header
 
 
-def _checked_names(file: Any, items: int, path: Path) -> list[str]:
-    """Compare every table's header with what ``items`` allows; returns the names that may be read."""
-    names = set(file.keys())
-    if names not in ({"left", "right", "bias", "popularity"}, {"left", "bias", "popularity"}):
+def _checked_names(file: Any, header: Mapping[str, Any], path: Path) -> list[str]:
+    """Compare every table's header with what the file's own allows; returns the names that may be read."""
+    names, items = set(file.keys()), header["items"]
+    if names not in _SETS_OF_TABLES[header["format"]]:
         raise _refused(path, f"unexpected tables {sorted(names)}")
+    widest = max(items, MAX_HIDDEN)
     for name in names:
         table = file.get_slice(name)
         shape, dtype = table.get_shape(), table.get_dtype()
         dimensions = 2 if name in {"left", "right"} else 1
-        if dtype != "F32" or len(shape) != dimensions or shape[0] != items or max(shape) > items:
+        length = shape[0] if name == "hidden" else items
+        if dtype != "F32" or len(shape) != dimensions or shape[0] != length or max(shape) > widest:
             raise _refused(path, f"table {name} is {dtype}{shape} in a model of {items} items")
     return sorted(names)

@@ -1,0 +1,72 @@
+"""What a gradient-trained network has to say for itself; everything else is the trainer's."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+    from torch import Tensor, nn
+
+    from policies.plan import Plan
+    from silo.data.catalogue import Catalogue
+    from silo.models.recommender import Recommender
+
+Vector = NDArray[np.float64]
+Weights: TypeAlias = dict[str, Vector]
+Batch: TypeAlias = "tuple[Tensor, ...]"
+
+
+class Architecture(ABC):
+    """One network, its inputs and its loss. Nothing here samples users, clips, adds noise or optimises.
+
+    An architecture inherits the tests of ``tests/contracts/architecture_contract.py``.
+
+    Args:
+        plan: constants; the model section is the architecture's own.
+        catalogue: the public items.
+        popularity: (items,) > 0, read from the noised popularity round; None if the plan has none or it has
+            not been summed yet.
+
+    Attributes:
+        input_dropout: probability that the trainer hides an item of a history from ``inputs``.
+    """
+
+    input_dropout: float = 0.0
+
+    def __init__(self, plan: Plan, catalogue: Catalogue, popularity: Vector | None) -> None:
+        self.plan = plan
+        self.catalogue = catalogue
+        self.popularity = popularity
+
+    @abstractmethod
+    def initial_weights(self) -> Weights:
+        """Public weights before any training, by the names and in the order of the module's parameters.
+
+        Bit-equal on every processor, so without logarithms or sines: see ``features.public_uniform``.
+        """
+
+    @abstractmethod
+    def module(self) -> nn.Module:
+        """Return a float64 module without buffers; the trainer sets its weights."""
+
+    @abstractmethod
+    def batch(self, inputs: sp.csr_matrix, targets: sp.csr_matrix) -> Batch:
+        """Tensors of some users, users first, each row a function of that user's two rows alone.
+
+        Args:
+            inputs: users × items, 0/1: what the network sees (histories after dropout).
+            targets: users × items, 0/1: what it should score highly (whole histories).
+        """
+
+    @abstractmethod
+    def loss_per_user(self, model: nn.Module, *batch: Tensor) -> Tensor:
+        """Loss of each user alone, shape (users,); constant for a user without a history."""
+
+    @abstractmethod
+    def recommender(self, weights: Weights) -> Recommender:
+        """Tables that score as the module with these weights does."""

@@ -1,0 +1,121 @@
+"""What a silo keeps between the rounds of a job: a hooked module, and the batches of the rows it sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import floor, ldexp
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+
+from privacy.dpsgd import PerUserGradients
+from privacy.randomness import WORD_BITS, WordSource
+from silo.data.interactions import Interactions
+from silo.models.architecture import Architecture, Batch, Weights
+
+SCORES_AT_ONCE = 1 << 22
+"""Users × items whose scores are held at a time."""
+CACHED_BYTES = 1 << 28
+_SELF_TEST_USERS = 3
+
+
+class TrainingSession:
+    """One module, tested once and hooked once, and its inputs.
+
+    Args:
+        architecture: of the network.
+        max_grad_norm: see ``PerUserGradients``.
+        clipping: likewise.
+    """
+
+    def __init__(self, architecture: Architecture, max_grad_norm: float, clipping: str) -> None:
+        self.architecture = architecture
+        self._module = architecture.module()
+        self._gradients = PerUserGradients(
+            self._module, architecture.loss_per_user, max_grad_norm, clipping=clipping
+        )
+        self._is_tested = False
+        self._rows: Interactions | None = None
+        self._histories = sp.csr_matrix((0, 0))
+        self._whole: Batch | None = None
+
+    def set_weights(self, weights: Weights) -> None:
+        """Put these values into the module's parameters, in their order."""
+        with torch.no_grad():
+            for parameter, values in zip(self._module.parameters(), weights.values(), strict=True):
+                parameter.copy_(torch.from_numpy(values))
+
+    def clipped_sum(self, interactions: Interactions, users: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Sum these users' clipped gradients; before the first row is read, the module has to pass its test.
+
+        Raises:
+            PerUserGradientError: the self-test or a check of this step failed.
+        """
+        if not self._is_tested:
+            self._gradients.start_up_self_test(*self._made_up_batch())
+            self._is_tested = True
+        total = np.zeros(self._gradients.num_values)
+        for batch in self._batches(interactions, users, self.architecture.input_dropout):
+            total += self._gradients.clipped_sum(*batch)
+        return total
+
+    def mean_loss(self, interactions: Interactions) -> float | None:
+        """Mean loss of the users with a history, without dropout; None if there are none."""
+        num_users = int(np.count_nonzero(np.diff(interactions.matrix().indptr)))
+        if not num_users:
+            return None
+        total, everybody = 0.0, np.arange(interactions.num_users)
+        with torch.no_grad():
+            for batch in self._batches(interactions, everybody, 0.0):
+                total += float(self.architecture.loss_per_user(self._module, *batch).sum())
+        return total / num_users
+
+    def _batches(
+        self, interactions: Interactions, users: NDArray[np.int64], dropout: float
+    ) -> Iterator[Batch]:
+        if interactions is not self._rows:
+            self._rows, self._histories, self._whole = interactions, interactions.matrix(), None
+        at_once = max(1, SCORES_AT_ONCE // interactions.num_items)
+        if not dropout and self._whole is None:
+            self._whole = self._cached(at_once)
+        for start in range(0, len(users), at_once):
+            chosen = users[start : start + at_once]
+            if self._whole is not None and not dropout:
+                yield tuple(tensor[chosen] for tensor in self._whole)
+            else:
+                targets = self._histories[chosen]
+                yield self.architecture.batch(without_some(targets, dropout), targets)
+
+    def _cached(self, at_once: int) -> Batch | None:
+        """Everybody's batch, if it is small enough to keep."""
+        num_users = self._histories.shape[0]
+        first = self.architecture.batch(self._histories[:1], self._histories[:1])
+        if num_users * sum(tensor.nbytes for tensor in first) > CACHED_BYTES or not num_users:
+            return None
+        starts = range(0, num_users, at_once)
+        parts = [self._histories[start : start + at_once] for start in starts]
+        batches = [self.architecture.batch(part, part) for part in parts]
+        return tuple(torch.cat(tensors) for tensors in zip(*batches, strict=True))
+
+    def _made_up_batch(self) -> Batch:
+        """Three users who like some items each, every item once over: nobody's rows."""
+        items = len(self.architecture.catalogue)
+        table = np.arange(items)[None, :] % _SELF_TEST_USERS == np.arange(_SELF_TEST_USERS)[:, None]
+        table[:, 0] = True
+        histories = sp.csr_matrix(table.astype(np.float64))
+        return self.architecture.batch(histories, histories)
+
+
+def without_some(histories: sp.csr_matrix, dropout: float) -> sp.csr_matrix:
+    """Leave out each entry with probability ``dropout``, by fresh coins of the operating system.
+
+    The coins are as private as the rows; a public seed would tell what a gradient was computed from.
+    """
+    if not dropout:
+        return histories
+    threshold = floor(ldexp(dropout, WORD_BITS))
+    kept = WordSource.from_os().words(histories.nnz) >= np.uint64(threshold)
+    rows = np.repeat(np.arange(histories.shape[0]), np.diff(histories.indptr))
+    return sp.csr_matrix((histories.data[kept], (rows[kept], histories.indices[kept])), shape=histories.shape)
