@@ -7,8 +7,8 @@ from agreements and upper bounds, never from rows. The roster's first silo leads
 
     Plan ── catalogue ── holdout ── model ── training ── privacy ── protection ── releases
 
-Field rules live beside their fields; rules across fields are :mod:`policies.plan_rules` and each says why. What
-a plan costs and whether it is possible at all is arithmetic and lives in :mod:`policies.price`.
+Field rules live beside their fields; rules across fields are :mod:`policies.plan_rules` and each says why.
+What a plan costs and whether it is possible at all is arithmetic and lives in :mod:`policies.price`.
 
 Signed bytes leave out unset fields, so a field added later never changes an old plan's digest: a default,
 once published, never changes.
@@ -33,7 +33,7 @@ Positive = Annotated[float, Strict(), Field(gt=0, le=1e9)]
 
 MAX_SILOS = 64
 STATISTICS = frozenset({"popularity", "item-graph"})
-"""Families that sum one exact integer vector of each user, once; all others sum clipped gradients in rounds."""
+"""Families that sum one exact integer vector of each user, once; all others sum clipped gradients."""
 
 
 class Section(BaseModel):
@@ -118,7 +118,7 @@ class AutoencoderModel(Section):
         input_dropout: share of a user's inputs left out of a step's forward pass.
         seed: public; of the first parameters only, never of noise.
         bias: what scores start from: nothing, or the logarithm of noised counts, frozen while training.
-        start_from: SHA-256 of a ``checkpoint.safetensors`` that every silo has already; left out: from the seed.
+        start_from: SHA-256 of a ``checkpoint.safetensors`` that every silo has; left out: from the seed.
     """
 
     family: Literal["autoencoder"]
@@ -142,8 +142,8 @@ class Training(Section):
         rounds: secure sums of the training itself.
         max_burned_rounds: attempts that may fail after their noise was released; all are reserved.
         sample_rate: Poisson probability of each user per noised step; 1.0 is the full batch.
-        expected_batch_size: public divisor of a summed gradient, over all silos; never a row count. Larger than
-            the true batch only shortens the steps; a batch far larger than it is clamped.
+        expected_batch_size: public divisor of a summed gradient, over all silos; never a row count. One
+            above the true batch only shortens the steps; a batch far above it is clamped.
         optimizer: what every silo applies to the same sum.
         learning_rate: step size.
         decay: ``linear``: the step size falls to 0 after the last round.

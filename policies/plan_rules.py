@@ -85,8 +85,8 @@ def _statistics_problems(plan: Plan) -> Iterator[str]:
             yield f"training.{name}: {family} takes no steps; leave it out"
     if plan.protection.round_minutes is not None:
         yield (
-            f"protection.round_minutes: {family} has one sum, which waits for every silo: the same contribution "
-            "in two sums would show itself; leave it out"
+            f"protection.round_minutes: {family} has one sum, which waits for every silo: the same "
+            "contribution in two sums would show itself; leave it out"
         )
     if family == "item-graph" and plan.catalogue.items > MAX_ITEM_GRAPH_ITEMS:
         yield (
@@ -111,8 +111,8 @@ def _gradient_problems(plan: Plan) -> Iterator[str]:
             yield f"training.{name}: {plan.model.family} needs it, the same in every silo"
     if training.sample_rate < 1 and privacy.filter == "zcdp":
         yield (
-            "privacy.filter: zcdp cannot price rounds that sample their users; write filter: renyi with orders "
-            "such as [2, 4, 8, 16, 32, 64], or training.sample_rate: 1.0"
+            "privacy.filter: zcdp cannot price rounds that sample their users; write filter: renyi with "
+            "orders such as [2, 4, 8, 16, 32, 64], or training.sample_rate: 1.0"
         )
 
 
@@ -131,8 +131,8 @@ def _local_problems(plan: Plan) -> Iterator[str]:
         )
     if training.local_steps > 1 and training.local_learning_rate is None:
         yield (
-            f"training.local_learning_rate: {training.local_steps} local steps need the step size of plain SGD, "
-            "the same in every silo"
+            f"training.local_learning_rate: {training.local_steps} local steps need the step size of plain "
+            "SGD, the same in every silo"
         )
     if training.local_steps == 1 and training.local_learning_rate is not None:
         yield (
@@ -145,8 +145,8 @@ def _absence_problems(plan: Plan) -> Iterator[str]:
     protection, n = plan.protection, plan.num_silos
     if protection.min_silos < n and protection.round_minutes is None:
         yield (
-            f"protection.round_minutes: rounds that may go on with {protection.min_silos} of {n} silos need the "
-            f"minutes after which one is absent; write them, or min_silos: {n}"
+            f"protection.round_minutes: rounds that may go on with {protection.min_silos} of {n} silos need "
+            f"the minutes after which one is absent; write them, or min_silos: {n}"
         )
     if protection.min_silos == n and protection.round_minutes is not None:
         yield (

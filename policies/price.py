@@ -1,98 +1,80 @@
 """What a plan costs and what shape its sums have: the one place that derives numbers from a plan.
 
 Silos, families, the ledger and the forecast all read :func:`schedule`; nobody derives a grid, a clamp or an
-event a second time. Everything here is pure and uses public numbers only.
+event a second time. Everything here is pure and uses public numbers only. How levels, headroom and shares
+come about is :mod:`policies.shapes`.
 
-One value of one silo becomes a level of ``b`` bits::
-
-    noised = clamp(signal, signal_min, signal_max) + share
-    level  = clamp(noised, signal_min - T, signal_max + T) - (signal_min - T)
-
-Clamping the signal is 1-Lipschitz and costs nothing. Clamping the noise breaks the Gaussian with a
-probability ``p`` over all values and silos of a round. It costs ``(1 + e^epsilon) p`` of delta, where
-epsilon is not the plan's but that of the account which composes this plan with all others. The headroom
-``T`` is chosen so that even the largest account a policy can open pays for a thousand such plans with 1 %
-of ``target_delta``; that takes only a few standard deviations more.
-
-Noise: ``c`` colluding silos know their own shares, so each of ``n`` adds variance ``sigma^2 / (n - c)``: what
-the colluders do not know always suffices, and only that is charged. A person in ``m`` silos moves the sum
-``m`` times: under shared noise sensitivities add.
+A person in ``m`` silos moves the sum ``m`` times: under shared noise sensitivities add.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
 
-from policies.plan import ItemGraphModel, LinearModel, NoisedMetrics, Plan
-from privacy.accounting import additive_delta_share, epsilon_of, epsilon_pld
+from policies.plan import NoisedMetrics, Plan
+from policies.shapes import (
+    FINEST_GRID,
+    LARGEST_ACCOUNT_EPSILON,
+    MAX_ROUNDING_COST,
+    MAX_SHARE_STD,
+    PlanImpossibleError,
+    Purpose,
+    RoundShape,
+    burns_of_popularity,
+    coarsest_grid,
+    finest_count_grid,
+    headroom_of,
+    largest_grid,
+    largest_share_std,
+    layout_for,
+    longest_history,
+    num_terms,
+    num_values,
+    sensitivity_in_one_silo,
+    share_std,
+    signal_range,
+    weight_at,
+)
+from privacy.accounting import epsilon_of, epsilon_pld
 from privacy.budget import FilterSpec
 from privacy.calibration import calibrate_noise_multiplier, release_event
-from privacy.errors import UsageError
-from privacy.events import Event, EventCount
+from privacy.events import Event, EventCount, SelfComposedEvent
 from privacy.noise import MIN_SHARE_STD
-from privacy.packing import Layout, largest_bits
 
-FINEST_GRID = 8192
-LARGEST_ACCOUNT_EPSILON = 100.0
-_PLANS_PER_ACCOUNT = 1000
-MAX_SHARE_STD = 2.0**30
-MIN_WEIGHT_AT_CAP = 10
-MAX_ROUNDING_COST = 0.05
+__all__ = [
+    "FINEST_GRID",
+    "LARGEST_ACCOUNT_EPSILON",
+    "MAX_ROUNDING_COST",
+    "PlanImpossibleError",
+    "Purpose",
+    "RoundShape",
+    "Traffic",
+    "cap_loss",
+    "committed_events",
+    "forecast_bytes",
+    "largest_grid",
+    "metrics_shape",
+    "num_values",
+    "plan_epsilon",
+    "plan_epsilon_pld",
+    "popularity_shape",
+    "reserved_events",
+    "rounding_cost",
+    "schedule",
+    "sensitivity_in_one_silo",
+    "spent_epsilon",
+    "training_shape",
+    "weight_at",
+]
+
 NUM_METRIC_VALUES = 9
-
-# Few users share a pair of items: 3 % of full weights is above every log measured; more is clamped.
-_PAIR_LOAD_PERCENT = 3
-# No coordinate of a clipped gradient stands for more than a quarter of its norm on average over a batch.
-_GRADIENT_LOAD_PERCENT = 25
-# Clipping and summing in floating point, relative to the clip norm.
-_FLOAT_ERROR = 1e-5
-
 SEEDED_FRAME_BYTES = 33_000
 FULL_FRAME_BYTES = 65_700
 
-Purpose = Literal["training", "metrics"]
-
-
-class PlanImpossibleError(UsageError):
-    """No sum can carry what the plan promises."""
-
-    code = "plan_impossible"
-
-
-@dataclass(frozen=True)
-class RoundShape:
-    """One secure sum of a plan, in grid units.
-
-    Attributes:
-        purpose: ``training`` or ``metrics``.
-        values: length of the vector.
-        grid: integer units per contribution norm.
-        layout: how levels lie in slots.
-        signal_min: lower end of the public signal range.
-        signal_max: upper end of it.
-        headroom: ``T``, how far the noise share may exceed the signal range before it is clamped.
-        share_std: standard deviation of one silo's noise share.
-        sensitivity: most (L2) that one person moves the sum over all silos, roundings included.
-        event: what one silo commits per (round, attempt), clamped noise included.
-    """
-
-    purpose: Purpose
-    values: int
-    grid: int
-    layout: Layout
-    signal_min: int
-    signal_max: int
-    headroom: int
-    share_std: float
-    sensitivity: float
-    event: Event
-
-    @property
-    def offset(self) -> int:
-        """The integer that level 0 stands for; ``roster_size`` times it is in every sum of levels."""
-        return self.signal_min - self.headroom
+_PLANS_REMEMBERED = 64
 
 
 @dataclass(frozen=True)
@@ -112,25 +94,42 @@ class Traffic:
     ratio_to_float32: float
 
 
+@lru_cache(_PLANS_REMEMBERED)
 def schedule(plan: Plan) -> tuple[RoundShape, ...]:
-    """Return the sums of a job without failures: its training rounds, then the metrics round if any.
+    """Return the sums of a job without failures: popularity if trained from it, the training, metrics if any.
+
+    Round ``r`` of the protocol (1-based) has the shape ``schedule(plan)[r - 1]``.
 
     Raises:
         PlanImpossibleError: no layout, grid or noise can do what the plan says.
     """
-    training, metrics = (_training_shape(plan),) * plan.training.rounds, metrics_shape(plan)
-    return training if metrics is None else (*training, metrics)
+    shapes = (popularity_shape(plan), *(training_shape(plan),) * plan.training.rounds, metrics_shape(plan))
+    return tuple(shape for shape in shapes if shape is not None)
 
 
 def reserved_events(plan: Plan) -> tuple[EventCount, ...]:
-    """Return everything the plan may release: all rounds, all burned rounds, the metrics.
+    """Return everything the plan may release: all rounds, all burned rounds, popularity and metrics.
 
-    A metrics sum that fails is not repeated.
+    Counts before a training may fail once, where any sum may; a metrics sum that fails is not repeated.
     """
-    training = plan.training
-    event, metrics = _training_shape(plan).event, metrics_shape(plan)
-    events = (EventCount(event, training.rounds + training.max_burned_rounds),)
-    return events if metrics is None else (*events, EventCount(metrics.event, 1))
+    training, popularity, metrics = plan.training, popularity_shape(plan), metrics_shape(plan)
+    events = [EventCount(training_shape(plan).event, training.rounds + training.max_burned_rounds)]
+    if popularity is not None:
+        events.append(EventCount(popularity.event, 1 + burns_of_popularity(plan)))
+    if metrics is not None:
+        events.append(EventCount(metrics.event, 1))
+    return _merged(events)
+
+
+def committed_events(plan: Plan, places: Iterable[tuple[int, int]]) -> tuple[EventCount, ...]:
+    """Return what contributions at some places of a job have released, equal events merged.
+
+    Args:
+        plan: the job's.
+        places: (round, attempt), rounds 1-based; a place named twice counts once.
+    """
+    shapes = schedule(plan)
+    return _merged(EventCount(shapes[round_ - 1].event, 1) for round_, _ in dict.fromkeys(places))
 
 
 def plan_epsilon(plan: Plan, filter: FilterSpec | None = None) -> float:
@@ -147,6 +146,11 @@ def plan_epsilon(plan: Plan, filter: FilterSpec | None = None) -> float:
     return epsilon_of(reserved_events(plan), plan.privacy.target_delta, spec)
 
 
+def spent_epsilon(plan: Plan, events: Iterable[EventCount]) -> float:
+    """Return the epsilon of a part of the plan, such as the rounds so far, by its filter and delta."""
+    return epsilon_of(events, plan.privacy.target_delta, plan.privacy.filter_spec)
+
+
 def plan_epsilon_pld(plan: Plan) -> float:
     """Return the tighter figure of a second accountant (privacy loss distributions), for information."""
     return epsilon_pld(reserved_events(plan), plan.privacy.target_delta)
@@ -156,14 +160,17 @@ def cap_loss(plan: Plan) -> float:
     """Return the share of weight the grid rounds away at ``max_interactions_per_user``; 0 for gradients."""
     if not plan.is_statistics:
         return 0.0
-    cap = _cap(plan)
-    norm = math.sqrt(_num_terms(plan.model.family, cap))
+    cap = longest_history(plan)
+    norm = math.sqrt(num_terms(plan.model.family, cap))
     return 1.0 - weight_at(plan.model.family, plan.privacy.grid, cap) * norm / plan.privacy.grid
 
 
-def weight_at(family: str, grid: int, interactions: int) -> int:
-    """Return the integer weight of a user with so many interactions: their vector's norm is <= ``grid``."""
-    return math.isqrt(grid**2 // _num_terms(family, interactions))
+def rounding_cost(plan: Plan) -> float:
+    """Return how much more noise a training step takes because its sum is rounded to the grid.
+
+    A share of the noise, such as 0.01; above 0.05 a plan is impossible. 0 for statistics, which are integers.
+    """
+    return sensitivity_in_one_silo(plan) / plan.privacy.grid - 1.0
 
 
 def forecast_bytes(plan: Plan, *, verify_sums: float = 0.0) -> Traffic:
@@ -181,61 +188,25 @@ def forecast_bytes(plan: Plan, *, verify_sums: float = 0.0) -> Traffic:
     return Traffic(values, upload, frames * FULL_FRAME_BYTES + verified, upload / (4 * values))
 
 
-def num_values(plan: Plan) -> int:
-    """Return the length of the vector one training round sums."""
-    items = plan.catalogue.items
-    match plan.model:
-        case ItemGraphModel():
-            return items * (items + 1) // 2
-        case LinearModel(features=features):
-            return items * features + items
-        case _:
-            return items
+@lru_cache(_PLANS_REMEMBERED)
+def training_shape(plan: Plan) -> RoundShape:
+    """Return the shape of every training sum of the plan.
 
-
-def largest_grid(plan: Plan) -> int:
-    """Return the finest useful grid for a plan's noise, whatever grid the plan has now.
-
-    Two values share a slot where that leaves a usable grid; otherwise one value has a slot of its own.
+    Raises:
+        PlanImpossibleError: no layout, grid or noise can do what the plan says.
     """
-    coarsest = _coarsest_grid(plan)
-    bits = largest_bits(plan.num_silos, 2)
-    values = num_values(plan)
-    low, high = 0, FINEST_GRID
-    while low < high:
-        grid = (low + high + 1) // 2
-        headroom, _ = _headroom(plan, values, plan.privacy.noise_multiplier * grid)
-        fits = _signal_range(plan, grid) + 2 * headroom + 1 <= 1 << bits
-        low, high = (grid, high) if fits else (low, grid - 1)
-    return low if low >= coarsest else max(FINEST_GRID, coarsest)
-
-
-def sensitivity_in_one_silo(plan: Plan) -> float:
-    """Return the most (L2, grid units) that one person moves one silo's training sum.
-
-    Statistics are integers per user, at most ``grid``. Gradients are clipped, summed, then rounded once,
-    which adds at most one unit a coordinate and the error of floating point.
-    """
-    grid = plan.privacy.grid
-    if plan.is_statistics:
-        return float(grid)
-    return grid * (1 + _FLOAT_ERROR) + math.sqrt(num_values(plan))
-
-
-def _training_shape(plan: Plan) -> RoundShape:
-    privacy = plan.privacy
+    privacy, steps = plan.privacy, plan.training.local_steps
     _check_grid(plan)
-    values = num_values(plan)
+    values, promised_std = num_values(plan), privacy.noise_multiplier * privacy.grid
     sensitivity = privacy.max_silos_per_user * sensitivity_in_one_silo(plan)
-    headroom, clamp_probability = _headroom(plan, values, privacy.noise_multiplier * privacy.grid)
-    signal = _signal_range(plan, privacy.grid)
-    layout = _layout(plan, values, signal + 2 * headroom + 1)
+    headroom, clamped = headroom_of(plan, values, promised_std, steps=steps)
+    layout = layout_for(plan, values, signal_range(plan, privacy.grid) + 2 * headroom + 1)
     spare = layout.max_level - 2 * headroom
-    event = release_event(
+    step_event = release_event(
         privacy.noise_multiplier / (sensitivity / privacy.grid),
         sample_rate=plan.training.sample_rate,
         max_silos_per_user=privacy.max_silos_per_user,
-        clamp_probability=clamp_probability,
+        clamp_probability=_round_up_digits(clamped / steps),
     )
     return RoundShape(
         purpose="training",
@@ -245,129 +216,99 @@ def _training_shape(plan: Plan) -> RoundShape:
         signal_min=0 if plan.is_statistics else -(spare // 2),
         signal_max=spare if plan.is_statistics else spare // 2,
         headroom=headroom,
-        share_std=_share_std(plan, privacy.noise_multiplier * privacy.grid),
+        share_std=share_std(plan, promised_std),
+        num_shares=plan.num_noise_shares,
+        fewest_contributors=plan.fewest_contributors,
         sensitivity=sensitivity,
-        event=event,
+        steps=steps,
+        step_event=step_event,
+        event=step_event if steps == 1 else SelfComposedEvent(event=step_event, count=steps),
     )
 
 
+@lru_cache(_PLANS_REMEMBERED)
+def popularity_shape(plan: Plan) -> RoundShape | None:
+    """Return the shape of the counts a trained model starts from, if any: one integer weight a user."""
+    if plan.popularity is None:
+        return None
+    multiplier = _multiplier_alone(plan, plan.popularity.epsilon)
+    grid = finest_count_grid(plan, multiplier)
+    return _one_shot(plan, "popularity", values=plan.catalogue.items, grid=grid, multiplier=multiplier)
+
+
+@lru_cache(_PLANS_REMEMBERED)
 def metrics_shape(plan: Plan) -> RoundShape | None:
     """Return the shape of the metrics sum, if any: one clipped vector a user, metrics and a 1 to count."""
-    privacy, metrics = plan.privacy, plan.releases.metrics
+    metrics = plan.releases.metrics
     if not isinstance(metrics, NoisedMetrics):
         return None
-    multiplier = calibrate_noise_multiplier(
-        metrics.epsilon, privacy.target_delta, privacy.filter_spec, releases=1
-    )
-    sensitivity = float(privacy.max_silos_per_user * FINEST_GRID)
-    headroom, clamp_probability = _headroom(plan, NUM_METRIC_VALUES, multiplier * sensitivity)
-    signal = plan.max_users_per_silo * FINEST_GRID
-    layout = _layout(plan, NUM_METRIC_VALUES, signal + 2 * headroom + 1)
+    multiplier = _multiplier_alone(plan, metrics.epsilon)
+    return _one_shot(plan, "metrics", values=NUM_METRIC_VALUES, grid=FINEST_GRID, multiplier=multiplier)
+
+
+def _multiplier_alone(plan: Plan, epsilon: float) -> float:
+    privacy = plan.privacy
+    return calibrate_noise_multiplier(epsilon, privacy.target_delta, privacy.filter_spec, releases=1)
+
+
+def _one_shot(plan: Plan, purpose: Purpose, *, values: int, grid: int, multiplier: float) -> RoundShape:
+    """Return a sum of one non-negative integer vector of every user, of norm at most ``grid``."""
+    sensitivity = float(plan.privacy.max_silos_per_user * grid)
+    headroom, clamped = headroom_of(plan, values, multiplier * sensitivity)
+    layout = layout_for(plan, values, plan.max_users_per_silo * grid + 2 * headroom + 1)
+    event = release_event(multiplier, clamp_probability=_round_up_digits(clamped))
     return RoundShape(
-        purpose="metrics",
-        values=NUM_METRIC_VALUES,
-        grid=FINEST_GRID,
+        purpose=purpose,
+        values=values,
+        grid=grid,
         layout=layout,
         signal_min=0,
         signal_max=layout.max_level - 2 * headroom,
         headroom=headroom,
-        share_std=_share_std(plan, multiplier * sensitivity),
+        share_std=share_std(plan, multiplier * sensitivity),
+        num_shares=plan.num_noise_shares,
+        fewest_contributors=plan.fewest_contributors,
         sensitivity=sensitivity,
-        event=release_event(multiplier, clamp_probability=clamp_probability),
-    )
-
-
-def _share_std(plan: Plan, promised_std: float) -> float:
-    return promised_std / math.sqrt(plan.num_noise_shares)
-
-
-def _headroom(plan: Plan, values: int, promised_std: float) -> tuple[int, float]:
-    """Return how far a noise share may go before it is clamped, and how probably any share of a sum goes on.
-
-    A discrete Gaussian is sub-Gaussian with its parameter, so P(|X| > T) <= 2 exp(-T^2 / (2 std^2)). In
-    logarithms nothing under- or overflows.
-    """
-    share_std = _share_std(plan, promised_std)
-    log_count = math.log(2 * plan.num_silos * values)
-    log_price = LARGEST_ACCOUNT_EPSILON + math.log1p(math.exp(-LARGEST_ACCOUNT_EPSILON))
-    allowed = additive_delta_share(plan.privacy.target_delta) / (_PLANS_PER_ACCOUNT * _num_releases(plan))
-    needed = math.sqrt(2 * (log_count + log_price - math.log(allowed)))
-    headroom = math.ceil(math.ceil(100 * needed) / 100 * share_std)
-    probability = math.exp(log_count - 0.5 * (headroom / share_std) ** 2)
-    return headroom, _round_up_digits(probability)
-
-
-def _num_releases(plan: Plan) -> int:
-    training = plan.training
-    return training.rounds + training.max_burned_rounds + isinstance(plan.releases.metrics, NoisedMetrics)
-
-
-def _signal_range(plan: Plan, grid: int) -> int:
-    """Return the width of the signal range that utility needs; the layout usually leaves more."""
-    match plan.model.family:
-        case "popularity":
-            return plan.max_users_per_silo * grid
-        case "item-graph":
-            return 2 * (_PAIR_LOAD_PERCENT * plan.max_users_per_silo * grid // 100)
-        case _:
-            batch = math.ceil(plan.training.expected_batch_size or plan.max_users_per_silo)
-            return 2 * (_GRADIENT_LOAD_PERCENT * batch * grid // 100)
-
-
-def _layout(plan: Plan, values: int, num_levels: int) -> Layout:
-    """Two values a slot where the levels allow it, else one."""
-    for values_per_slot in (2, 1):
-        if num_levels <= 1 << largest_bits(plan.num_silos, values_per_slot):
-            return Layout.with_values_per_slot(plan.num_silos, values_per_slot, values)
-    raise PlanImpossibleError(
-        f"a sum of {plan.num_silos} silos cannot carry {num_levels:,} levels a value",
-        where="privacy.grid",
-        remedy="lower the grid, max_users_per_silo or the noise",
+        step_event=event,
+        event=event,
     )
 
 
 def _check_grid(plan: Plan) -> None:
     privacy = plan.privacy
-    share_std = _share_std(plan, privacy.noise_multiplier * privacy.grid)
-    if share_std < MIN_SHARE_STD:
+    promised_std = privacy.noise_multiplier * privacy.grid
+    smallest, largest = share_std(plan, promised_std), largest_share_std(plan, promised_std)
+    if smallest < MIN_SHARE_STD:
         raise PlanImpossibleError(
-            f"a noise share of {share_std:.3g} grid units is not Gaussian; {MIN_SHARE_STD:g} are needed",
+            f"a noise share of {smallest:.3g} grid units is not Gaussian; {MIN_SHARE_STD:g} are needed",
             where="privacy.noise_multiplier",
             remedy="raise the noise or refine the grid",
         )
-    if share_std > MAX_SHARE_STD:
+    if largest > MAX_SHARE_STD:
         raise PlanImpossibleError(
-            f"a noise share of {share_std:.3g} grid units cannot be drawn; {MAX_SHARE_STD:.3g} is the most",
+            f"a noise share of {largest:.3g} grid units cannot be drawn; {MAX_SHARE_STD:.3g} is the most",
             where="privacy.noise_multiplier",
             remedy="lower the noise or coarsen the grid",
         )
-    coarsest = _coarsest_grid(plan)
+    coarsest = coarsest_grid(plan)
     if privacy.grid < coarsest:
-        lost = (
-            "long histories would vanish" if plan.is_statistics else "rounding would cost more than 5 % noise"
+        lost, instead = (
+            ("long histories would vanish", "lower max_interactions_per_user")
+            if plan.is_statistics
+            else ("rounding would cost more than 5 % noise", "train a smaller model")
         )
         raise PlanImpossibleError(
             f"grid {privacy.grid} is too coarse, {lost}",
             where="privacy.grid",
-            remedy=f"write at least {coarsest}, or lower max_interactions_per_user",
+            remedy=f"write at least {coarsest}, or {instead}",
         )
 
 
-def _coarsest_grid(plan: Plan) -> int:
-    if not plan.is_statistics:
-        return math.ceil(math.sqrt(num_values(plan)) / MAX_ROUNDING_COST)
-    terms = _num_terms(plan.model.family, _cap(plan))
-    return math.isqrt(MIN_WEIGHT_AT_CAP**2 * terms - 1) + 1
-
-
-def _cap(plan: Plan) -> int:
-    """Return the longest history after de-duplication."""
-    return min(plan.max_interactions_per_user, plan.catalogue.items)
-
-
-def _num_terms(family: str, interactions: int) -> int:
-    """Return how many values one history touches."""
-    return interactions * (interactions + 1) // 2 if family == "item-graph" else interactions
+def _merged(events: Iterable[EventCount]) -> tuple[EventCount, ...]:
+    counts: dict[Event, int] = {}
+    for event, count in events:
+        counts[event] = counts.get(event, 0) + count
+    return tuple(EventCount(event, count) for event, count in counts.items())
 
 
 def _round_up_digits(value: float, digits: int = 3) -> float:
