@@ -9,7 +9,7 @@ from fractions import Fraction
 from privacy.accounting import Spending, additive_delta, additive_delta_share
 from privacy.budget import FilterSpec
 from privacy.errors import UsageError
-from privacy.events import SAMPLER, Event, EventCount, GaussianEvent, PoissonSampledGaussianEvent
+from privacy.events import SAMPLER, EventCount, GaussianEvent, PoissonSampledGaussianEvent
 
 _RELATIVE_PRECISION = 1e-7
 _LARGEST_MULTIPLIER = 1e7
@@ -28,7 +28,7 @@ def release_event(
     sample_rate: float = 1.0,
     max_silos_per_user: int = 1,
     clamp_probability: float = 0.0,
-) -> Event:
+) -> GaussianEvent | PoissonSampledGaussianEvent:
     """The event of one noised release: sampled where ``sample_rate`` is below 1.
 
     Args:
