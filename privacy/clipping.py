@@ -1,5 +1,9 @@
 """L2 clipping of per-user rows, on a grid where sums are exact.
 
+Two kinds, with the same guarantees: *flat* shortens what is longer than ``max_norm`` and keeps the rest;
+*automatic* (Bu, Wang, Zha, Karypis 2023, arXiv:2206.07136) scales every row to almost ``max_norm``, by
+``max_norm / (norm + 0.01 max_norm)``, so that the norm is a choice of units and not a setting to tune.
+
 Guarantees
 ----------
 - Every returned row has L2 norm at most ``max_norm`` in *real* arithmetic, whatever was put in: the bound is
@@ -10,30 +14,36 @@ Guarantees
 
 Edges
 -----
-========================  =================================
-row                       result
-========================  =================================
-zero                      zero
-norm <= max_norm          itself, truncated to the grid
-norm > max_norm           scaled to max_norm, then truncated
-any NaN or infinity       zero
-finite, norm overflows    scaled to max_norm
-below the grid            zero
-``max_norm`` 0            zero
-no rows, no columns       empty, same shape
-========================  =================================
+========================  =================================  =======================================
+row                       flat                               automatic
+========================  =================================  =======================================
+zero                      zero                               zero
+norm <= max_norm          itself, truncated to the grid      up to 100 times itself, below max_norm
+norm > max_norm           scaled to max_norm, then truncated scaled to 0.99 … 1 max_norm, truncated
+any NaN or infinity       zero                               zero
+finite, norm overflows    scaled to max_norm                 scaled to max_norm
+below the grid            zero                               zero where 100 times itself is below
+``max_norm`` 0            zero                               zero
+no rows, no columns       empty, same shape                  empty, same shape
+========================  =================================  =======================================
 """
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from privacy.errors import UsageError
 
+Clipping = Literal["flat", "automatic"]
+
 MAX_EXACT_ROWS = 1 << 20
+AUTOMATIC_STABILITY = 0.01
+"""γ of automatic clipping, over ``max_norm``: rows much shorter than it keep their proportions."""
+
 _GRID_BITS = 33
 _NORM_SLACK = 2.0**-30
 _SMALLEST_NORM = 1e-100
@@ -46,12 +56,15 @@ class ClippingError(UsageError):
     code = "clipping"
 
 
-def clip_rows(rows: npt.NDArray[np.floating], max_norm: float) -> npt.NDArray[np.float64]:
+def clip_rows(
+    rows: npt.NDArray[np.floating], max_norm: float, mode: Clipping = "flat"
+) -> npt.NDArray[np.float64]:
     """Clip each row to L2 norm ``max_norm``; see the module's guarantees and table of edges.
 
     Args:
         rows: shape (users, values), any float dtype.
         max_norm: 0, or between 1e-100 and 1e100.
+        mode: ``flat`` or ``automatic``, see the module.
 
     Returns:
         New array of the same shape, float64.
@@ -73,12 +86,44 @@ def clip_rows(rows: npt.NDArray[np.floating], max_norm: float) -> npt.NDArray[np
     # Dividing by the largest coordinate first keeps the norm from over- and underflowing.
     directions = np.where(usable[:, None], rows, 0.0).astype(np.float64) / scale[:, None]
     lengths = np.maximum(np.sqrt(np.square(directions).sum(axis=1)), 1.0)
-    directions *= np.minimum(scale, limit / lengths)[:, None]
+    directions *= _new_scale(scale, lengths, limit, mode)[:, None]
     quantum = grid_of(max_norm)
     directions /= quantum
     np.trunc(directions, out=directions)
     directions *= quantum
     return directions
+
+
+def clip_factors(
+    norms: npt.NDArray[np.float64], max_norm: float, mode: Clipping = "flat"
+) -> npt.NDArray[np.float64]:
+    """What to multiply gradients of these norms with, so that none is longer than ``max_norm``.
+
+    Guarantees: ``factor * norm <= max_norm`` in real arithmetic, with room for a relative error of 2^-31 in
+    the norm and one rounding of the factor. Where ``clip_rows`` scales rows, this names the scale.
+
+    Args:
+        norms: of whole gradients, at least 0; NaN or infinity means nobody, and gets 0.
+        max_norm: as in ``clip_rows``.
+        mode: ``flat`` or ``automatic``.
+
+    Returns:
+        Factors of the same shape; at most 1 (flat) or 100 (automatic).
+
+    Raises:
+        ClippingError: ``max_norm`` is out of range.
+    """
+    check_max_norm(max_norm)
+    usable = np.isfinite(norms)
+    if max_norm == 0:
+        return np.zeros(norms.shape)
+    length = np.where(usable, norms, 1.0)
+    limit = max_norm * (1 - _NORM_SLACK)
+    if mode == "automatic":
+        factors = limit / (length + AUTOMATIC_STABILITY * max_norm)
+    else:
+        factors = np.minimum(1.0, limit / np.maximum(length, limit))
+    return np.where(usable, factors, 0.0)
 
 
 def grid_of(max_norm: float) -> float:
@@ -96,3 +141,14 @@ def check_max_norm(max_norm: float) -> None:
         raise ClippingError(
             f"max_norm is {max_norm}", where="max_norm", remedy="choose a norm between 1e-100 and 1e100, or 0"
         )
+
+
+def _new_scale(
+    scale: npt.NDArray[np.float64], lengths: npt.NDArray[np.float64], limit: float, mode: Clipping
+) -> npt.NDArray[np.float64]:
+    """Multiplier of rows of ``lengths``, which stand for rows ``scale`` times as long."""
+    if mode == "flat":
+        return np.minimum(scale, limit / lengths)
+    # A row of denormals divides the constant by next to nothing: infinity, and a multiplier of 0, are right.
+    with np.errstate(over="ignore"):
+        return limit / (lengths + AUTOMATIC_STABILITY * limit / scale)
