@@ -100,7 +100,7 @@ def _work(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-        sender.send(_sum_to_file(streams, num_frames, out))
+        sender.send(sum_to_file(streams, num_frames, out))
     except (ArchipelError, OSError) as error:
         sender.send(error)
     except (MemoryError, RuntimeError) as error:
@@ -113,7 +113,7 @@ def _work(
         )
 
 
-def _sum_to_file(streams: tuple[Path, ...], num_frames: int, out: Path) -> StreamSummary:
+def sum_to_file(streams: tuple[Path, ...], num_frames: int, out: Path) -> StreamSummary:
     """Write beside ``out``, make it durable, then move it there; leave nothing half-written."""
     partial = out.with_name(f"{out.name}.{os.getpid()}.partial")
     try:

@@ -7,34 +7,35 @@ job has ended. It holds no secret of any silo: not an update, not the sum, not t
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from weakref import WeakValueDictionary
 
 import structlog
 
+from federation.absences import Patience
 from federation.aggregation import SumWorker
+from federation.blobs import Blobs
 from federation.bulletin import Bulletin
 from federation.identity import Party
 from federation.messages import (
     MAX_REASON_CHARS,
+    Absence,
     BlobKind,
     BlobRef,
     Ended,
     Envelope,
     PostKind,
-    Stream,
     Sum,
     parse_envelope,
     proposal_id,
     seal,
     verify_envelope,
 )
-from federation.rounds import Close, JobState, SumStreams, advance, pending, propose
+from federation.rounds import Close, JobState, Phase, SumStreams, advance, pending, propose
 from federation.steps import Step, durable
 from federation.store import Store
 from federation.trail import Trail
@@ -47,7 +48,6 @@ from privacy.errors import ArchipelError, DeniedError, HostError, PeerError, Pro
 
 log = structlog.get_logger("coordinator")
 
-MAX_CHUNK_BYTES = 4 * 1024 * 1024
 MAX_CATALOGUE_BYTES = 1024 * 1024 * 1024
 MAX_SUM_TRIALS = 5
 SUM_PAUSE_SECONDS = 5.0
@@ -80,7 +80,9 @@ class Coordinator:
         party: its name and keys.
         charter: the charter in force.
         limits: see :class:`CoordinatorLimits`.
-        clock: current time; tests pass their own.
+        clock: current time; tests pass their own. How long a silo lets its round wait is measured by the
+            event loop's clock, which no correction of the machine's time can move.
+        adder: adds ciphertexts; a process of its own if left out.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Coordinator:
         *,
         limits: CoordinatorLimits | None = None,
         clock: Callable[[], datetime] = utc_now,
+        adder: SumWorker | None = None,
     ) -> None:
         self._party = party
         self._charter = charter
@@ -98,12 +101,14 @@ class Coordinator:
         self._clock = clock
         self._store = Store(directory)
         self._trail = Trail(directory, party.identity)
-        self._worker = SumWorker()
+        self._worker = adder or SumWorker()
         self._board = Bulletin(self._store, self._trail, party.name, clock)
         self._changed = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
         self._summing: set[tuple[str, int, int]] = set()
-        self._completing: WeakValueDictionary[BlobRef, asyncio.Lock] = WeakValueDictionary()
+        self._blobs = Blobs(self._store, self._board)
+        self._patience = Patience()
+        self._moved = asyncio.Event()
         self._keys = {party.name: party.identity_key for party in charter.parties()}
 
     async def start(self) -> None:
@@ -114,6 +119,7 @@ class Coordinator:
                 self._erase(job)
             self._take_up(job)
         self._spawn(self._watch_expiry)
+        self._spawn(self._watch_rounds)
 
     async def stop(self) -> None:
         """Finish cleanly: no new work, worker ended, databases closed."""
@@ -170,13 +176,10 @@ class Coordinator:
             return found
 
     async def blob_offset(self, party: str, ref: BlobRef) -> int:
-        """How many bytes of ``ref`` are here: where an upload goes on. An ended job needs none."""
-        expected_sha256, num_bytes = self._manifest(party, ref)
-        if self._board.has_ended(ref.job):
-            return num_bytes
-        have = self._store.blob_offset(ref)
-        if have == num_bytes:  # a crash between the last byte and its check left it unchecked
-            await self._complete(ref, expected_sha256)
+        """How many bytes of ``ref`` are here: where an upload goes on."""
+        self._check_party(party)
+        have = await self._blobs.offset(party, ref)
+        self._take_up(ref.job)
         return have
 
     async def append_blob(self, party: str, ref: BlobRef, offset: int, chunk: bytes, sha256: str) -> int:
@@ -186,31 +189,18 @@ class Coordinator:
             ProtocolError: not announced, altered, out of place or too long.
         """
         try:
-            expected_sha256, num_bytes = self._manifest(party, ref)
-            if ref.sender != party or ref.kind is BlobKind.SUM:
-                raise ProtocolError(f"{party} may not upload this {ref.kind}")
-            if len(chunk) > MAX_CHUNK_BYTES or hashlib.sha256(chunk).hexdigest() != sha256:
-                raise ProtocolError("a chunk that is too long or does not fit its digest")
-            if self._board.has_ended(ref.job):
-                return num_bytes
-            have = self._store.append_blob(ref, offset, chunk, num_bytes=num_bytes)
-            if have == num_bytes:
-                await self._complete(ref, expected_sha256)
+            self._check_party(party)
+            have = await self._blobs.append(party, ref, offset, chunk, sha256)
         except (PeerError, DeniedError, TrustError) as error:
             self._board.refused(party, error)
             raise
+        self._take_up(ref.job)
         return have
 
     async def read_blob(self, party: str, ref: BlobRef, offset: int, limit: int) -> bytes:
         """Bytes of a complete blob, for the job's roster only; streams only once their sum is fixed."""
-        self._manifest(party, ref)
-        state = self._board.jobs[ref.job]
-        if party not in state.roster:
-            raise ProtocolError(f"{party} is not in this job's roster")
-        fixed = state.post(PostKind.SUM, state.coordinator, round=ref.round, attempt=ref.attempt)
-        if ref.kind is not BlobKind.CATALOGUE and fixed is None:
-            raise ProtocolError("streams are given out once their sum is fixed")
-        return self._store.read_blob(ref, offset, min(limit, MAX_CHUNK_BYTES))
+        self._check_party(party)
+        return self._blobs.read(party, ref, offset, limit)
 
     # ── what happens inside ──────────────────────────────────────────────────────────────────────────────
 
@@ -239,61 +229,34 @@ class Coordinator:
 
     async def _publish(self, job: str, envelope: Envelope) -> int:
         """Put a post that its job admits on the board, tell everybody, do what follows from it."""
+        before = self._board.jobs.get(job)
         seq, is_new = self._board.publish(job, envelope)
         if is_new:
-            phase = self._board.jobs[job].phase.value
-            log.info("posted", job=job, kind=envelope.kind.value, sender=envelope.sender, phase=phase)
+            state = self._board.jobs[job]
+            kind, sender, phase = envelope.kind.value, envelope.sender, state.phase.value
+            log.info("posted", job=job, kind=kind, sender=sender, phase=phase)
+            if before is not None:
+                self._blobs.drop_streams(before, state)
             self._take_up(job)
             async with self._changed:
                 self._changed.notify_all()
         return seq
 
-    def _manifest(self, party: str, ref: BlobRef) -> tuple[str, int]:
-        """SHA-256 and size of announced bytes."""
-        self._check_party(party)
-        if not self._board.belongs(party, ref.job):
-            raise ProtocolError(f"no job {ref.job} of {party} is known here")
-        state = self._board.jobs[ref.job]
-        if ref.kind is BlobKind.CATALOGUE:
-            if ref.sender != state.proposer:
-                raise ProtocolError("a catalogue comes from the job's proposer")
-            return state.plan.catalogue.sha256, state.proposal.catalogue_bytes
-        kind = PostKind.STREAM if ref.kind is BlobKind.STREAM else PostKind.SUM
-        post = state.post(kind, ref.sender, round=ref.round, attempt=ref.attempt)
-        if post is None:
-            raise ProtocolError(f"the {ref.kind} has not been announced")
-        manifest = post.content(Stream if ref.kind is BlobKind.STREAM else Sum)
-        return manifest.sha256, manifest.num_bytes
-
     def _take_up(self, job: str) -> None:
-        """Start whatever the state says the coordinator owes this job."""
-        match pending(self._board.jobs[job]):
+        """Start whatever the state says the coordinator owes this job, and look at the clocks anew."""
+        self._moved.set()
+        state = self._board.jobs[job]
+        match pending(state):
             case SumStreams(round=round_, attempt=attempt):
-                refs = self._stream_refs(job, round_, attempt)
+                refs = self._blobs.streams(state)
                 place = (job, round_, attempt)
-                if place not in self._summing and all(map(self._store.is_complete, refs)):
+                if place not in self._summing and self._blobs.are_complete(refs):
                     self._summing.add(place)
-                    self._spawn(partial(self._sum, self._board.jobs[job], refs))
+                    self._spawn(partial(self._sum, state, refs))
             case Close() as close:
                 self._spawn(partial(self._close, job, close))
             case None:
                 pass
-
-    def _stream_refs(self, job: str, round_: int, attempt: int) -> list[BlobRef]:
-        return [
-            BlobRef(job=job, kind=BlobKind.STREAM, round=round_, attempt=attempt, sender=silo)
-            for silo in self._board.jobs[job].roster
-        ]
-
-    async def _complete(self, ref: BlobRef, sha256: str) -> None:
-        """Check and keep finished bytes, in a thread; whoever asks meanwhile waits for the same answer."""
-        lock = self._completing.setdefault(ref, asyncio.Lock())
-        async with lock:
-            if self._store.is_complete(ref):
-                return
-            with durable(Step.BLOB_COMPLETED):
-                await asyncio.to_thread(self._store.complete_blob, ref, sha256)
-        self._take_up(ref.job)
 
     async def _sum(self, state: JobState, refs: list[BlobRef]) -> None:
         """Add the streams and post the sum's manifest."""
@@ -309,7 +272,7 @@ class Coordinator:
         """A machine that fails is tried again; streams that cannot be added end the job."""
         ref = refs[0].model_copy(update={"kind": BlobKind.SUM, "sender": self._party.name})
         num_frames = state.shapes[state.round - 1].layout.num_frames
-        paths, out = [self._store.blob_path(item) for item in refs], self._store.blob_path(ref)
+        paths, out = [self._blobs.path(item) for item in refs], self._blobs.path(ref)
         streams = state.roster_posts(PostKind.STREAM, round=state.round, attempt=state.attempt)
         reason = "the coordinator's machine could not add the streams; its log says why"
         for trial in range(1, MAX_SUM_TRIALS + 1):
@@ -325,8 +288,9 @@ class Coordinator:
                     streams={envelope.sender: envelope.body["sha256"] for envelope in streams},
                 )
             except (HostError, OSError) as error:
-                log.error("sum_failed", job=state.job, attempts=trial, what=str(error))
-                await asyncio.sleep(trial * SUM_PAUSE_SECONDS)
+                if self._owes_sum(state):
+                    log.error("sum_failed", job=state.job, attempts=trial, what=str(error))
+                    await asyncio.sleep(trial * SUM_PAUSE_SECONDS)
             except ArchipelError as error:
                 self._board.refused(self._party.name, error)
                 reason = f"the streams could not be added: {error.message}"
@@ -347,10 +311,11 @@ class Coordinator:
         self._erase(job)
 
     def _erase(self, job: str) -> None:
+        self._patience.forget(job)
         with durable(Step.SPOOL_ERASED):
             self._store.erase_spool(job)
 
-    async def _say(self, job: str, body: Sum | Ended, round: int = 0, attempt: int = 0) -> None:
+    async def _say(self, job: str, body: Sum | Ended | Absence, round: int = 0, attempt: int = 0) -> None:
         envelope = seal(
             body,
             job=job,
@@ -373,6 +338,26 @@ class Coordinator:
                 else:
                     self._take_up(job)
             await asyncio.sleep(EXPIRY_CHECK_SECONDS)
+
+    async def _watch_rounds(self) -> None:
+        """Declare silos absent that let their round wait too long; sleeps until the next one may be late."""
+        while True:
+            self._moved.clear()
+            states = [state for state in self._board.jobs.values() if state.phase is not Phase.ENDED]
+            for state in states:
+                await self._guarded(partial(self._look_at, state))
+            waits = [seconds for state in states if (seconds := self._patience.seconds_left(state.job))]
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(waits, default=None)):
+                    await self._moved.wait()
+
+    async def _look_at(self, state: JobState) -> None:
+        """Go on without silos that have been waited for too long."""
+        now = asyncio.get_running_loop().time()
+        late = self._patience.judge(state, self._blobs.bytes_here(state), now)
+        if late:
+            log.warning("absent", job=state.job, phase=state.phase.value, what=", ".join(late))
+            await self._say(state.job, Absence(silos=late), *state.absence_place)
 
     def _spawn(self, work: Work) -> None:
         task = asyncio.create_task(self._guarded(work))

@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import sqlite3
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -97,8 +98,8 @@ class Store:
     def blob_offset(self, ref: BlobRef) -> int:
         """How many bytes are here already."""
         path = self.blob_path(ref)
-        for candidate in (path, _part(path)):
-            if candidate.exists():
+        for candidate in (path, _part(path), path):  # a thread may give it its final name meanwhile
+            with suppress(FileNotFoundError):
                 return candidate.stat().st_size
         return 0
 
@@ -162,6 +163,12 @@ class Store:
         with path.open("rb") as file:
             file.seek(offset)
             return file.read(limit)
+
+    def drop_blob(self, ref: BlobRef) -> None:
+        """Delete bulk bytes that nobody needs any more, complete or not."""
+        path = self.blob_path(ref)
+        for candidate in (path, _part(path)):
+            candidate.unlink(missing_ok=True)
 
     def erase_spool(self, job: str) -> None:
         """Delete all bulk bytes of a job."""

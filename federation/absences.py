@@ -1,0 +1,89 @@
+"""How long the coordinator has been waiting for each silo, and whom it stops waiting for.
+
+No clock and no network here: whoever asks says what time it is, in seconds of any monotonic clock. Nothing is
+kept over a restart, so a coordinator that was away itself waits anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from federation.duties import Duty, duty, owing
+from federation.job_state import ENDING, IN_ROUND, JobState
+
+GIVE_UP_FACTOR = 6
+"""Where too few silos would be left, the job is given up only after so many times ``round_minutes``: an
+outage of several silos, or of the coordinator's own network, usually ends before that."""
+
+RETRY_SECONDS = 5.0
+"""How soon an absence is declared again that could not be stored."""
+
+SHORTEST_WAIT_SECONDS = 0.01
+"""Below this, rounding might make a clock that was asked to wait stand still."""
+
+
+class _Wait(NamedTuple):
+    progress: tuple[object, ...]
+    since: float
+
+
+class Patience:
+    """Remembers since when each silo of each job has made no progress in what it owes."""
+
+    def __init__(self) -> None:
+        self._waits: dict[str, dict[str, _Wait]] = {}
+        self._seconds_left: dict[str, float] = {}
+
+    def judge(self, state: JobState, bytes_here: Mapping[str, int], now: float) -> tuple[str, ...]:
+        """The silos that have been waited for too long, in roster order.
+
+        A silo has ``round_minutes`` for what it owes in each phase. Its clock starts with the phase, and anew
+        with each sign of life: a post, or bytes of an upload.
+
+        Args:
+            state: the job now. To be asked whenever it changes, so that clocks start when phases do.
+            bytes_here: uploaded bytes of the streams that are not complete.
+            now: seconds.
+        """
+        minutes = state.plan.protection.round_minutes
+        if minutes is None:
+            return ()
+        late = self._late_by(state, bytes_here, now, minutes * 60)
+        overdue = [silo for silo, seconds in late.items() if seconds >= 0]
+        if len(overdue) > len(state.present) - state.plan.fewest_contributors:
+            extra = minutes * 60 * (GIVE_UP_FACTOR - 1)
+            late |= {silo: late[silo] - extra for silo in overdue}
+            overdue = [silo for silo in overdue if late[silo] >= 0]
+        self._seconds_left.pop(state.job, None)
+        if overdue:
+            self._seconds_left[state.job] = RETRY_SECONDS
+        elif late:
+            self._seconds_left[state.job] = max(-max(late.values()), SHORTEST_WAIT_SECONDS)
+        return tuple(overdue)
+
+    def seconds_left(self, job: str) -> float | None:
+        """How long after the last look the next one is due; None while the job waits for nobody."""
+        return self._seconds_left.get(job)
+
+    def forget(self, job: str) -> None:
+        """Drop what is remembered of a job that has ended."""
+        self._waits.pop(job, None)
+        self._seconds_left.pop(job, None)
+
+    def _late_by(
+        self, state: JobState, bytes_here: Mapping[str, int], now: float, limit: float
+    ) -> dict[str, float]:
+        """Seconds beyond its time of each silo that the job waits for; below zero while it has some left."""
+        before = self._waits.get(state.job, {})
+        waits: dict[str, _Wait] = {}
+        if state.phase in (*IN_ROUND, *ENDING):
+            for silo in owing(state):
+                due, here = duty(state, silo), bytes_here.get(silo)
+                if due is Duty.UPLOAD and here is None:
+                    continue
+                wait = _Wait((due, state.round, state.attempt, here), now)
+                known = before.get(silo)
+                waits[silo] = known if known is not None and known.progress == wait.progress else wait
+        self._waits[state.job] = waits
+        return {silo: now - (wait.since + limit) for silo, wait in waits.items()}
