@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
 from policies.console import HERE, Debug, Dir, Json, command, emit_json, say
+from policies.option_groups import grouped
+from policies.plan_options import DataOptions, ModelOptions, PromiseOptions, RosterOptions, TrainingOptions
 from privacy.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -38,48 +40,18 @@ def _group() -> None:
 
 @plan_app.command()
 @command
+@grouped
 def new(
     *,
-    silos: Annotated[str, typer.Option(help="The roster, comma-separated; the first silo leads.")],
     catalogue: Annotated[
         str,
         typer.Option(help="Catalogue file, or the SHA-256 of one in DIR/catalogues.", metavar="FILE|SHA"),
     ],
-    epsilon: Annotated[float, typer.Option(help="Total of everything the plan releases.")],
-    delta: Annotated[float, typer.Option(help="Total; well below one over the number of people.")],
-    max_users_per_silo: Annotated[int, typer.Option(help="Public upper bound, rounded up.")],
-    family: Annotated[
-        Literal["popularity", "item-graph", "linear"], typer.Option(help="Kind of model.")
-    ] = "item-graph",
-    colluding_silos: Annotated[int, typer.Option(help="Silos that may help the coordinator.")] = 1,
-    max_silos_per_user: Annotated[
-        int | None, typer.Option(help="In how many silos one person may be; default: all of them.")
-    ] = None,
-    max_interactions_per_user: Annotated[int, typer.Option(help="Cap of one person's history.")] = 200,
-    purpose: Annotated[str, typer.Option(help="What the silos' policies know it as.")] = (
-        "product-recommendation"
-    ),
-    orders: Annotated[
-        str | None, typer.Option(help="Rényi orders such as 2,4,8,16; default: zCDP accounting.")
-    ] = None,
-    holdout: Annotated[
-        Literal["none", "random", "last"], typer.Option(help="Rows kept out of contributions.")
-    ] = "none",
-    holdout_fraction: Annotated[float, typer.Option(help="Of each person's rows.")] = 0.2,
-    holdout_seed: Annotated[int, typer.Option(help="Of the random holdout.")] = 0,
-    metrics_epsilon: Annotated[
-        float | None, typer.Option(help="Release noised metrics, inside --epsilon; default: none.")
-    ] = None,
-    max_burned_rounds: Annotated[int, typer.Option(help="Failed sums to pay for in advance.")] = 0,
-    rank: Annotated[int, typer.Option(help="item-graph: upper bound of the factorisation.")] = 64,
-    rounds: Annotated[int, typer.Option(help="linear: secure sums.")] = 5,
-    sample_rate: Annotated[float, typer.Option(help="linear: Poisson sampling of people; 1 = all.")] = 1.0,
-    expected_batch_size: Annotated[
-        float | None, typer.Option(help="linear: public divisor; default: from the bounds.")
-    ] = None,
-    optimizer: Annotated[Literal["sgd", "adam"], typer.Option(help="linear.")] = "adam",
-    learning_rate: Annotated[float, typer.Option(help="linear.")] = 0.05,
-    max_grad_norm: Annotated[float, typer.Option(help="linear: clip of one person's gradient.")] = 1.0,
+    roster: RosterOptions,
+    promise: PromiseOptions,
+    data: DataOptions,
+    model: ModelOptions,
+    training: TrainingOptions,
     out: Annotated[Path | None, typer.Option(help="Where to write it; default: DIR/plan.yaml.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     directory: Dir = HERE,
@@ -95,35 +67,19 @@ def new(
     if target.exists() and not force:
         raise PlanExistsError("it exists already", where=str(target), remedy="name another --out, or --force")
     sha256, items, attributes = read_catalogue(catalogue, directory)
-    plan = complete_plan(
-        Draft(
-            silos=tuple(name.strip() for name in silos.split(",")),
-            catalogue_sha256=sha256,
-            catalogue_items=items,
-            family=family,
-            target_epsilon=epsilon,
-            target_delta=delta,
-            max_users_per_silo=max_users_per_silo,
-            colluding_silos=colluding_silos,
-            max_silos_per_user=max_silos_per_user,
-            filter=_filter(orders),
-            max_interactions_per_user=max_interactions_per_user,
-            purpose=purpose,
-            holdout=holdout,
-            holdout_fraction=holdout_fraction,
-            holdout_seed=holdout_seed,
-            metrics_epsilon=metrics_epsilon,
-            max_burned_rounds=max_burned_rounds,
-            rank=rank,
-            features=max(attributes, 1),
-            rounds=rounds,
-            sample_rate=sample_rate,
-            expected_batch_size=expected_batch_size,
-            optimizer=optimizer,
-            learning_rate=learning_rate,
-            max_grad_norm=max_grad_norm,
-        )
-    )
+    decided = {
+        name: value
+        for group in (roster, promise, data, model, training)
+        for name, value in vars(group).items()
+    }
+    decided |= {
+        "silos": tuple(name.strip() for name in roster.silos.split(",")),
+        "filter": _filter(decided.pop("orders")),
+        "bias_epsilon": _bias_epsilon(model.bias_epsilon, without=decided.pop("no_bias")),
+    }
+    if model.family == "linear" and model.features is None:
+        decided["features"] = max(attributes, 1)
+    plan = complete_plan(Draft(catalogue_sha256=sha256, catalogue_items=items, **decided))
     write_atomically(target, render_plan(plan).encode("utf-8"))
     summary = summarise(plan)
     say(f"{target}: {plan.model.family} over {plan.num_silos} silos, {items:,} items")
@@ -244,3 +200,13 @@ def _filter(orders: str | None) -> FilterSpec | None:
             where="--orders",
             remedy="write 1 to 8 ascending numbers above 1: 2,4,8",
         ) from error
+
+
+def _bias_epsilon(given: float | None, *, without: bool) -> float | None:
+    if without and given:
+        raise UsageError(
+            "popularity is counted at a price, or not at all",
+            where="--no-bias",
+            remedy="leave out --bias-epsilon or --no-bias",
+        )
+    return 0.0 if without else given

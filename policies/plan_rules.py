@@ -28,6 +28,12 @@ def plan_problems(plan: Plan) -> Iterator[str]:
         yield from _absence_problems(plan)
     if plan.model.family == "autoencoder" and plan.model.features > plan.catalogue.items:
         yield f"model.features: a basis of {plan.catalogue.items} items has at most as many columns"
+    popularity, target_epsilon = plan.popularity, plan.privacy.target_epsilon
+    if popularity is not None and popularity.epsilon >= target_epsilon:
+        yield (
+            f"model.bias.epsilon: {popularity.epsilon:g} leaves nothing of target_epsilon {target_epsilon:g} "
+            f"to the training; write less, such as {target_epsilon / 4:g}"
+        )
 
 
 def _roster_problems(plan: Plan) -> Iterator[str]:
@@ -67,7 +73,7 @@ def _statistics_problems(plan: Plan) -> Iterator[str]:
     if privacy.clipping != "flat":
         yield f"privacy.clipping: {family} has no gradients to clip; leave it out"
     if training.rounds != 1:
-        yield f"training.rounds: {family} is one secure sum; every further round would only cost; write 1"
+        yield f"training.rounds: {family} is one secure sum, a further one would only cost; write 1"
     if training.sample_rate != 1.0:
         yield f"training.sample_rate: {family} counts every user once; write 1.0"
     if training.local_steps != 1:

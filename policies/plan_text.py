@@ -10,6 +10,7 @@ from typing import Any, Final
 from policies.plan import Plan
 
 _COLUMN: Final = 44
+_LONGEST_FLOW: Final = 88
 _WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _NOT_WORDS: Final = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
 _IN_LINES: Final = frozenset({"catalogue", "privacy"})
@@ -26,16 +27,33 @@ _COMMENTS: Final[Mapping[str, str]] = {
     "max_users_per_silo": "public bound, rounded up; grid and clamp derive from it",
     "max_interactions_per_user": "a silo may cap lower",
     "holdout": "none | random | last: rows kept out of contributions",
+    "model.features": "width of the items' public features",
+    "model.hidden": "width of the hidden layer",
+    "model.input_dropout": "share of a history left out of a step",
+    "model.seed": "of the first weights; never of noise",
+    "model.bias": "popularity, counted with noise before the training",
+    "model.start_from": "checkpoint that every silo has",
+    "training": "the public schedule",
+    "training.rounds": "secure sums of the training",
+    "training.max_burned_rounds": "sums that may fail; all are paid for in advance",
+    "training.sample_rate": "chance of each person to be in a step",
+    "training.expected_batch_size": "public divisor over all silos; never a count of rows",
+    "training.decay": "linear: the step size falls to 0",
+    "training.local_steps": "noised steps of a silo between two sums",
+    "training.local_learning_rate": "of those",
     "privacy.unit": "the whole history of one person",
     "privacy.target_epsilon": "everything this plan releases, metrics and burned rounds included",
     "privacy.filter": "each silo checks with its own account's filter",
     "privacy.noise_multiplier": "std of the promised noise / norm; every silo verifies it",
     "privacy.contribution_norm": "of one person's statistics",
     "privacy.max_grad_norm": "one person's gradient is clipped to it",
+    "privacy.clipping": "flat: longer ones are shortened | automatic: all are scaled to it",
     "privacy.grid": "integer units per norm",
     "privacy.noise_placement": "federation: shares that add up | silo: each silo's own suffices",
     "privacy.colluding_silos": "that many may pool what they know with the coordinator",
     "privacy.max_silos_per_user": "in how many silos of the roster one person may be",
+    "protection.min_silos": "fewest contributions to a sum",
+    "protection.round_minutes": "then a round goes on without a silo",
     "releases": "metrics: none, or noised at an epsilon inside target_epsilon",
 }
 
@@ -51,8 +69,9 @@ def render_plan(plan: Plan) -> str:
 def _lines(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in values.items():
         comment = _COMMENTS.get(name, "")
-        if name not in _IN_LINES:
-            yield f"{name}: {_flow(value)}", comment
+        flow = f"{name}: {_flow(value)}"
+        if name not in _IN_LINES and (not isinstance(value, Mapping) or len(flow) <= _LONGEST_FLOW):
+            yield flow, comment
             continue
         yield f"{name}:", comment
         for field, item in value.items():

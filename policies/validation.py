@@ -140,7 +140,7 @@ def _explain(
         finding = {**finding, "input": context.get("tag")}
     is_name = "[key]" in finding["loc"]
     if kind == "extra_forbidden":
-        message, remedy = "unknown field", _suggest_field(path, schema)
+        message, remedy = "unknown field", _suggest_field(path, document.value, schema)
     elif kind in ("missing", "union_tag_not_found"):
         message, remedy = "missing", f"add {path[-1]} here"
     elif kind in ("literal_error", "union_tag_invalid"):
@@ -183,8 +183,8 @@ def _halves(text: str) -> tuple[str, str]:
     return message, remedy
 
 
-def _suggest_field(path: Path, schema: Mapping[str, Any]) -> str:
-    known = _known_fields(schema, path[:-1])
+def _suggest_field(path: Path, value: Any, schema: Mapping[str, Any]) -> str:
+    known = _known_fields(schema, path[:-1], value)
     close = get_close_matches(str(path[-1]), known, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]}?"
@@ -225,25 +225,32 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-def _known_fields(schema: Mapping[str, Any], path: Path) -> list[str]:
-    """Field names that the schema has at ``path``, over all branches of unions."""
-    nodes = _alternatives(schema, schema)
+def _known_fields(schema: Mapping[str, Any], path: Path, value: Any) -> list[str]:
+    """Field names that the schema has at ``path``, over all branches of unions that ``value`` may mean."""
+    nodes = _alternatives(schema, schema, value)
     for step in path:
-        nodes = [child for node in nodes for child in _children(schema, node, step)]
+        value = value[step] if _has(value, step) else None
+        nodes = [child for node in nodes for child in _children(schema, node, step, value)]
     return list(dict.fromkeys(name for node in nodes for name in node.get("properties", {})))
 
 
-def _children(schema: Mapping[str, Any], node: Mapping[str, Any], step: str | int) -> list[Mapping[str, Any]]:
+def _children(
+    schema: Mapping[str, Any], node: Mapping[str, Any], step: str | int, value: Any
+) -> list[Mapping[str, Any]]:
     if isinstance(step, int):
         child = node.get("items")
     else:
         child = node.get("properties", {}).get(step) or node.get("additionalProperties")
         child = child or next(iter(node.get("patternProperties", {}).values()), None)
-    return _alternatives(schema, child) if isinstance(child, Mapping) else []
+    return _alternatives(schema, child, value) if isinstance(child, Mapping) else []
 
 
-def _alternatives(schema: Mapping[str, Any], node: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _alternatives(schema: Mapping[str, Any], node: Mapping[str, Any], value: Any) -> list[Mapping[str, Any]]:
     if "$ref" in node:
-        return _alternatives(schema, schema["$defs"][str(node["$ref"]).rsplit("/", 1)[-1]])
+        return _alternatives(schema, schema["$defs"][str(node["$ref"]).rsplit("/", 1)[-1]], value)
     branches = [*node.get("anyOf", ()), *node.get("oneOf", ()), *node.get("allOf", ())]
-    return [leaf for branch in branches for leaf in _alternatives(schema, branch)] or [node]
+    rule = node.get("discriminator", {})
+    tag = value.get(rule.get("propertyName")) if isinstance(value, Mapping) else None
+    if isinstance(tag, str) and tag in rule.get("mapping", {}):
+        branches = [{"$ref": rule["mapping"][tag]}]
+    return [leaf for branch in branches for leaf in _alternatives(schema, branch, value)] or [node]
