@@ -1,4 +1,4 @@
-"""What a party does with jobs, as functions: dial, read the board, submit, watch, cancel.
+"""What a party does with jobs, as functions: dial, read the board, submit, watch, pause, resume, cancel.
 
 A client believes nobody's summary: it verifies every post against the charter and folds them itself with
 :mod:`federation.rounds`.
@@ -19,8 +19,10 @@ from federation.messages import (
     BlobRef,
     Cancel,
     Envelope,
+    Pause,
     PostKind,
     Proposal,
+    Resume,
     parse_envelope,
     proposal_id,
     seal,
@@ -199,6 +201,39 @@ async def cancel(connection: Connection, party: Party, job: str) -> None:
     """
     envelope = seal(Cancel(), job=job, sender=party.name, identity=party.identity)
     await connection.post(envelope.to_bytes())
+
+
+async def pause(connection: Connection, party: Party, state: JobState) -> bool:
+    """Let no further round of a job begin; attempts of the round that runs go on.
+
+    Args:
+        connection: to the coordinator.
+        party: the job's proposer, or a silo of its roster.
+        state: the job as it is now.
+
+    Returns:
+        Whether that changed anything: a job that is paused stays so.
+
+    Raises:
+        ProtocolError: the party may not, the last round has begun, or the job has ended.
+    """
+    return await _lift_or_set(connection, party, state, Pause())
+
+
+async def resume(connection: Connection, party: Party, state: JobState) -> bool:
+    """Let a paused job go on; arguments, answer and errors as for :func:`pause`."""
+    return await _lift_or_set(connection, party, state, Resume())
+
+
+async def _lift_or_set(connection: Connection, party: Party, state: JobState, body: Pause | Resume) -> bool:
+    if state.phase is not Phase.ENDED and state.is_paused == isinstance(body, Pause):
+        return False
+    round_, attempt = state.pause_place
+    envelope = seal(
+        body, job=state.job, sender=party.name, identity=party.identity, round=round_, attempt=attempt
+    )
+    await connection.post(envelope.to_bytes())
+    return True
 
 
 def _check_catalogue(catalogue: Path, plan: Plan) -> int:

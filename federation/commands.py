@@ -110,7 +110,7 @@ def submit(
 @job_app.command()
 @command
 def watch(job: JobId, directory: Dir = HERE, json_file: Json = None, debug: Debug = False) -> None:
-    """Follow a job until it has ended; exit 0 completed, 3 denied, 5 otherwise."""
+    """Follow a job round by round until it has ended; exit 0 completed, 3 denied, 5 otherwise."""
     _follow(directory, job, json_file)
 
 
@@ -131,30 +131,58 @@ def list_jobs(directory: Dir = HERE, json_file: Json = None, debug: Debug = Fals
 @job_app.command()
 @command
 def show(job: JobId, directory: Dir = HERE, json_file: Json = None, debug: Debug = False) -> None:
-    """Show one job as it is now."""
+    """Show one job as it is now: rounds, epsilon spent, bytes, who is absent, about how long it takes."""
     from federation.job_view import describe, table
+    from federation.progress import Pace
 
     state = _read_board(directory).find(job)
-    say(table(state))
-    emit_json(describe(state), json_file)
+    seconds_left = Pace(_now).see(state)
+    say(table(state, seconds_left))
+    emit_json(describe(state, seconds_left=seconds_left), json_file)
 
 
 @job_app.command()
 @command
 def cancel(job: JobId, directory: Dir = HERE, json_file: Json = None, debug: Debug = False) -> None:
-    """Stop a job for everybody; what was released stays charged."""
+    """Stop a job for everybody; silos keep the model so far, what was released stays charged."""
     from federation import client
 
-    async def work(connection: Connection, party: Party, charter: Charter) -> str:
-        board = client.Board(charter)
-        await board.refresh(connection)
-        full = board.find(job).job
-        await client.cancel(connection, party, full)
-        return full
+    async def work(connection: Connection, party: Party, state: JobState) -> str:
+        await client.cancel(connection, party, state.job)
+        return state.job
 
-    cancelled = _with_coordinator(directory, work)
+    cancelled = _with_job(directory, job, work)
     say(f"cancelled job {cancelled}")
     emit_json({"job": cancelled, "cancelled": True}, json_file)
+
+
+@job_app.command()
+@command
+def pause(job: JobId, directory: Dir = HERE, json_file: Json = None, debug: Debug = False) -> None:
+    """Let no further round of a job begin; exit 0 also if it is paused already."""
+    from federation import client
+
+    async def work(connection: Connection, party: Party, state: JobState) -> tuple[str, bool]:
+        return state.job, await client.pause(connection, party, state)
+
+    paused, is_new = _with_job(directory, job, work)
+    say(f"job {paused} pauses before its next round" if is_new else f"job {paused} is paused already")
+    say(f"Next: archipel job resume {paused[:8]} --dir {directory}")
+    emit_json({"job": paused, "paused": True}, json_file)
+
+
+@job_app.command()
+@command
+def resume(job: JobId, directory: Dir = HERE, json_file: Json = None, debug: Debug = False) -> None:
+    """Let a paused job go on; exit 0 also if it is not paused."""
+    from federation import client
+
+    async def work(connection: Connection, party: Party, state: JobState) -> tuple[str, bool]:
+        return state.job, await client.resume(connection, party, state)
+
+    resumed, is_new = _with_job(directory, job, work)
+    say(f"job {resumed} goes on" if is_new else f"job {resumed} is not paused")
+    emit_json({"job": resumed, "paused": False}, json_file)
 
 
 def _with_coordinator(directory: Path, work: Callable[[Connection, Party, Charter], Awaitable[T]]) -> T:
@@ -177,6 +205,18 @@ def _with_coordinator(directory: Path, work: Callable[[Connection, Party, Charte
     return asyncio.run(connected())
 
 
+def _with_job(directory: Path, job: str, work: Callable[[Connection, Party, JobState], Awaitable[T]]) -> T:
+    """Run ``work`` on a job of the party of ``directory``."""
+    from federation.client import Board
+
+    async def found(connection: Connection, party: Party, charter: Charter) -> T:
+        board = Board(charter)
+        await board.refresh(connection)
+        return await work(connection, party, board.find(job))
+
+    return _with_coordinator(directory, found)
+
+
 def _read_board(directory: Path) -> Board:
     from federation.client import Board
 
@@ -196,16 +236,19 @@ def _follow(directory: Path, job: str, json_file: str | None) -> None:
 
     from federation.client import Board
     from federation.client import watch as states_of
-    from federation.job_view import describe, outcome_error, progress_line, table
+    from federation.job_view import describe, milestone, milestone_line, outcome_error, table
+    from federation.progress import Pace
 
     async def work(connection: Connection, _party: Party, charter: Charter) -> JobState:
-        board = Board(charter)
+        board, pace, said = Board(charter), Pace(_now), None
         with Live(console=say.console, auto_refresh=False) as live:
             async for state in states_of(connection, board, job):
+                seconds_left = pace.see(state)
                 if live.console.is_terminal:
-                    live.update(table(state), refresh=True)
-                else:
-                    say(progress_line(state))
+                    live.update(table(state, seconds_left), refresh=True)
+                elif said != milestone(state):
+                    said = milestone(state)
+                    say(milestone_line(state, seconds_left))
         _warn(board)
         return state
 
@@ -214,6 +257,10 @@ def _follow(directory: Path, job: str, json_file: str | None) -> None:
     error = outcome_error(state)
     if error is not None:
         raise error
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _warn(board: Board) -> None:

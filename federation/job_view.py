@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from federation.messages import Acceptance, Denial, PostKind, Proposal, Stream, Sum
-from federation.rounds import JobState, Phase
+from federation.duties import Duty, duty
+from federation.job_state import IN_ROUND, JobState, Phase
+from federation.messages import Absence, Acceptance, Denial, PostKind
+from federation.progress import epsilon_spent, stream_bytes, sum_bytes
+from policies.plan_commands import byte_size
 from privacy.errors import ArchipelError, DeniedError, PeerError
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ IN_WORDS: dict[Phase, str] = {
     Phase.STARTING: "silos make the keys of this job",
     Phase.KEYING: "the leader hands out the job's key, wrapped",
     Phase.FINGERPRINTING: "silos compare the key's fingerprint",
+    Phase.PAUSED: "paused; archipel job resume lets it go on",
     Phase.EXCHANGING: "silos make the mask keys of this round",
     Phase.COLLECTING: "silos contribute, the coordinator adds ciphertexts",
     Phase.RECEIVING: "silos fetch the sum and compare what they got",
@@ -25,6 +29,23 @@ IN_WORDS: dict[Phase, str] = {
     Phase.CLOSING: "silos make the model and close their ledgers",
     Phase.WITNESSING: "silos countersign each other's ledgers",
     Phase.ENDED: "ended",
+}
+
+DUTIES_IN_WORDS: dict[Duty, str] = {
+    Duty.ANSWER: "accepts or denies the plan",
+    Duty.START: "makes its keys",
+    Duty.WRAP: "hands out the job's key",
+    Duty.FINGERPRINT: "compares the key's fingerprint",
+    Duty.CONTRIBUTE: "makes its contribution",
+    Duty.PROTECT: "masks and encrypts",
+    Duty.UPLOAD: "uploads",
+    Duty.RECEIVE: "fetches the sum",
+    Duty.OPEN: "opens the sum",
+    Duty.REPAIR: "opens the sum again: it differs from all others",
+    Duty.RETURN: "catches up",
+    Duty.HEAD: "makes the model",
+    Duty.RECEIPTS: "countersigns the ledgers",
+    Duty.FINISH: "clears up",
 }
 
 
@@ -40,14 +61,19 @@ class JobFailedError(PeerError):
     code: ClassVar[str] = "job_failed"
 
 
-def describe(state: JobState) -> dict[str, Any]:
-    """A job as JSON values; everything in it is public among its parties."""
-    proposal = next(iter(state.posts.values())).content(Proposal)
-    sums = [envelope.content(Sum) for place, envelope in state.posts.items() if place.kind is PostKind.SUM]
+def describe(state: JobState, *, seconds_left: float | None = None) -> dict[str, Any]:
+    """A job as JSON values; everything in it is public among its parties.
+
+    Args:
+        state: the job.
+        seconds_left: until the rounds are over, where somebody has guessed
+            (:class:`~federation.progress.Pace`).
+    """
+    privacy = state.plan.privacy
     return {
         "job": state.job,
         "proposer": state.proposer,
-        "submitted_at": proposal.submitted_at,
+        "submitted_at": state.proposal.submitted_at,
         "purpose": state.plan.purpose,
         "family": state.plan.model.family,
         "plan_sha256": state.plan_sha256,
@@ -55,13 +81,39 @@ def describe(state: JobState) -> dict[str, Any]:
         "round": state.round,
         "num_rounds": state.num_rounds,
         "attempt": state.attempt,
+        "rounds_opened": len(state.opened),
         "burned": state.burned,
+        "max_burned_rounds": state.plan.training.max_burned_rounds,
+        "paused": state.is_paused,
+        "absent": [silo for silo in state.roster if silo in state.absent],
+        "absences": list(absences(state)),
+        "repairs": list(repairs(state)),
+        "epsilon_spent": epsilon_spent(state),
+        "target_epsilon": privacy.target_epsilon,
+        "target_delta": privacy.target_delta,
+        "seconds_left": seconds_left,
         "outcome": state.outcome,
         "reason": state.reason,
         "silos": {silo: _describe_silo(state, silo) for silo in state.roster},
-        "catalogue_bytes": proposal.catalogue_bytes,
-        "sum_bytes": sum(item.num_bytes for item in sums),
+        "catalogue_bytes": state.proposal.catalogue_bytes,
+        "stream_bytes": sum(stream_bytes(state, silo) for silo in state.roster),
+        "sum_bytes": sum_bytes(state),
     }
+
+
+def absences(state: JobState) -> Iterator[dict[str, Any]]:
+    """Who was declared absent and where, oldest first; round 0 stands for the closing of the job."""
+    for place, envelope in state.posts.items():
+        if place.kind is PostKind.ABSENCE:
+            silos = list(envelope.content(Absence).silos)
+            yield {"round": place.round, "attempt": place.attempt, "silos": silos}
+
+
+def repairs(state: JobState) -> Iterator[dict[str, Any]]:
+    """Which silo opened other integers than all others, and then the same."""
+    for place in state.posts:
+        if place.kind is PostKind.REPAIRED:
+            yield {"round": place.round, "attempt": place.attempt, "silo": place.sender}
 
 
 def outcome_error(state: JobState) -> ArchipelError | None:
@@ -90,24 +142,77 @@ def progress_line(state: JobState) -> str:
     """A job in one line."""
     if state.phase is Phase.ENDED:
         return f"{state.outcome}: {state.reason}"
-    place = f"round {state.round} of {state.num_rounds}, attempt {state.attempt}: " if state.round else ""
-    return place + IN_WORDS[state.phase]
+    words = IN_WORDS[state.phase]
+    if state.phase is Phase.PAUSED:
+        return f"before round {state.round} of {state.num_rounds}: {words}"
+    if state.phase not in IN_ROUND:
+        return words
+    return f"round {state.round} of {state.num_rounds}, attempt {state.attempt}: {words}"
 
 
-def table(state: JobState) -> Group:
+def milestone_line(state: JobState, seconds_left: float | None) -> str:
+    """The same with what it has cost so far: for a log, one line for each :func:`milestone`."""
+    return "; ".join((progress_line(state), *_facts(state, seconds_left)))
+
+
+def milestone(state: JobState) -> tuple[object, ...]:
+    """What has to change before a log gets a further line: not every post of a round."""
+    phase = Phase.EXCHANGING if state.phase in IN_ROUND else state.phase
+    return phase, state.round, state.attempt, state.absent, state.is_paused
+
+
+def table(state: JobState, seconds_left: float | None = None) -> Group:
     """A job as a table of its silos, with its name above and its state below."""
     from rich.console import Group
     from rich.table import Table
 
     view = Table()
-    for heading in ("silo", "answer", "contributed", "said last"):
-        view.add_column(heading, justify="right" if heading == "contributed" else "left")
-    for silo, about in describe(state)["silos"].items():
+    for heading in ("silo", "answer", "contributed", "bytes", "does now"):
+        view.add_column(heading, justify="right" if heading in ("contributed", "bytes") else "left")
+    for silo in state.roster:
+        about = _describe_silo(state, silo)
         answer = about["answer"] or "…"
         if about["reasons"]:
             answer += ": " + ", ".join(f"{r['code']} ({r['field']})" for r in about["reasons"])
-        view.add_row(silo, answer, f"{about['stream_bytes']:,} B", about["last_post"] or "…")
-    return Group(f"job {state.job}", view, progress_line(state))
+        times = f"{about['contributions']:,}"
+        view.add_row(silo, answer, times, f"{about['stream_bytes']:,}", _now(state, silo))
+    return Group(f"job {state.job}", view, progress_line(state), *_facts(state, seconds_left))
+
+
+def _now(state: JobState, silo: str) -> str:
+    """What a silo is doing, in words."""
+    due = duty(state, silo)
+    said = ["absent"] if silo in state.absent else []
+    if due is not None and state.phase is not Phase.ENDED:
+        said.append(DUTIES_IN_WORDS[due])
+    return ", ".join(said)
+
+
+def _facts(state: JobState, seconds_left: float | None) -> Iterator[str]:
+    """What a job has cost, what happened on the way, and how long it still takes."""
+    if state.round:
+        spent, privacy = epsilon_spent(state), state.plan.privacy
+        yield f"epsilon {spent:.3g} of {privacy.target_epsilon:g} spent at delta {privacy.target_delta:g}"
+        num_bytes = sum(stream_bytes(state, silo) for silo in state.roster)
+        yield f"{byte_size(num_bytes)} contributed, {byte_size(sum_bytes(state))} of sums"
+    if state.burned:
+        yield f"burned {state.burned} of {state.plan.training.max_burned_rounds} attempts that may be"
+    if state.absent:
+        yield f"absent: {', '.join(silo for silo in state.roster if silo in state.absent)}"
+    if state.is_paused and state.phase not in (Phase.PAUSED, Phase.ENDED):
+        yield "will pause before the next round"
+    repaired = [f"{about['silo']} in round {about['round']}" for about in repairs(state)]
+    if repaired:
+        yield f"opened other integers first, then the same: {', '.join(repaired)}"
+    if seconds_left is not None:
+        yield f"about {_duration(seconds_left)} left"
+
+
+def _duration(seconds: float) -> str:
+    """A time for people, without false precision."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def list_table(states: list[JobState]) -> Table:
@@ -118,24 +223,26 @@ def list_table(states: list[JobState]) -> Table:
     for heading in ("job", "submitted (UTC)", "by", "family", "silos", "state"):
         view.add_column(heading)
     for state in states:
-        about = describe(state)
-        submitted = about["submitted_at"][:16].replace("T", " ")
-        silos = ", ".join(state.roster)
+        submitted = state.proposal.submitted_at[:16].replace("T", " ")
+        silos, family = ", ".join(state.roster), state.plan.model.family
         outcome = state.outcome or progress_line(state)
-        view.add_row(state.job[:12], submitted, state.proposer, about["family"], silos, outcome)
+        view.add_row(state.job[:12], submitted, state.proposer, family, silos, outcome)
     return view
 
 
 def _describe_silo(state: JobState, silo: str) -> dict[str, Any]:
     acceptance = state.post(PostKind.ACCEPTANCE, silo)
     denial = state.post(PostKind.DENIAL, silo)
-    mine = [(place, envelope) for place, envelope in state.posts.items() if place.sender == silo]
-    streams = [envelope.content(Stream) for place, envelope in mine if place.kind is PostKind.STREAM]
-    last = [place.kind.value for place, _ in mine if place.kind is not PostKind.PROPOSAL][-1:]
+    mine = [place for place in state.posts if place.sender == silo]
+    last = [place.kind.value for place in mine if place.kind is not PostKind.PROPOSAL][-1:]
+    due = duty(state, silo)
     return {
         "answer": "accepted" if acceptance else "denied" if denial else None,
         "policy_version": acceptance.content(Acceptance).policy_version if acceptance else None,
         "reasons": [r.model_dump() for r in denial.content(Denial).reasons] if denial else [],
-        "stream_bytes": sum(item.num_bytes for item in streams),
+        "contributions": sum(place.kind is PostKind.STREAM for place in mine),
+        "stream_bytes": stream_bytes(state, silo),
+        "absent": silo in state.absent,
+        "duty": due.value if due else None,
         "last_post": last[0] if last else None,
     }

@@ -7,8 +7,11 @@ import functools
 import hashlib
 import os
 from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
 
 from federation.messages import (
+    Absence,
     Acceptance,
     Body,
     Burn,
@@ -22,12 +25,16 @@ from federation.messages import (
     Keys,
     LedgerHead,
     Opened,
+    Pause,
     PostKind,
     Proposal,
     ReasonCode,
     Receipt,
     Receipts,
     Received,
+    Repaired,
+    Resume,
+    Return,
     Stream,
     Sum,
     seal,
@@ -40,6 +47,9 @@ from policies.signing import PrivateKey
 
 HUB = "hub"
 NAMES = ("a", "b", "c")
+FOUR = ("a", "b", "c", "d")
+FIVE = (*FOUR, "e")
+ROUND_MINUTES = 10.0
 HEX = "0" * 64
 
 
@@ -55,21 +65,55 @@ def scene_plan(
     linear = {"family": "linear", "features": 2, "rounds": rounds, "expected_batch_size": 10.0}
     return complete_plan(
         Draft(
-            silos=silos,
-            catalogue_sha256=HEX,
-            catalogue_items=20,
-            target_epsilon=4.0,
-            target_delta=1e-6,
-            max_users_per_silo=64,
-            max_silos_per_user=1,
-            max_interactions_per_user=20,
-            max_burned_rounds=max_burned_rounds,
-            max_failed_opens=max_failed_opens,
-            holdout="random" if metrics else "none",
-            metrics_epsilon=0.5 if metrics else None,
-            **(linear if rounds > 1 else {"family": "popularity"}),  # type: ignore[arg-type]
+            **_draft(silos, max_burned_rounds, max_failed_opens, metrics),
+            **(linear if rounds > 1 else {"family": "popularity"}),
         )
     )
+
+
+@functools.cache
+def patient_plan(
+    silos: tuple[str, ...] = FOUR,
+    *,
+    min_silos: int = 3,
+    colluding_silos: int = 1,
+    max_burned_rounds: int = 3,
+    rounds: int = 3,
+    popularity: bool = False,
+    metrics: bool = False,
+) -> Plan:
+    """A training whose rounds go on without silos that let them wait for ten minutes."""
+    return complete_plan(
+        Draft(
+            **_draft(silos, max_burned_rounds, 2, metrics),
+            family="autoencoder",
+            features=2,
+            hidden=2,
+            rounds=rounds,
+            expected_batch_size=10.0,
+            bias_epsilon=0.5 if popularity else 0.0,
+            min_silos=min_silos,
+            round_minutes=ROUND_MINUTES,
+            colluding_silos=colluding_silos,
+        )
+    )
+
+
+def _draft(silos: tuple[str, ...], max_burned: int, max_failed: int, metrics: bool) -> dict[str, Any]:
+    return {
+        "silos": silos,
+        "catalogue_sha256": HEX,
+        "catalogue_items": 20,
+        "target_epsilon": 4.0,
+        "target_delta": 1e-6,
+        "max_users_per_silo": 64,
+        "max_silos_per_user": 1,
+        "max_interactions_per_user": 20,
+        "max_burned_rounds": max_burned,
+        "max_failed_opens": max_failed,
+        "holdout": "random" if metrics else "none",
+        "metrics_epsilon": 0.5 if metrics else None,
+    }
 
 
 @dataclass
@@ -104,43 +148,56 @@ class Scene:
 
     def say(self, state: JobState, silo: str, due: Duty) -> Envelope | None:
         """The post with which ``silo`` does its duty."""
-        here = (state.round, state.attempt)
+        body = self._body_in_round(state, silo, due)
+        if body is not None:
+            return self.sealed(body, silo, at=(state.round, state.attempt))
+        body = self._body_of_job(state, silo, due)
+        return None if body is None else self.sealed(body, silo)
+
+    def _body_of_job(self, state: JobState, silo: str, due: Duty) -> Body | None:
         others = [name for name in state.roster if name != silo]
         match due:
             case Duty.ANSWER:
-                return self.sealed(
-                    Acceptance(plan_sha256=digest(self.plan), policy_sha256=HEX, policy_version=3), silo
-                )
+                return Acceptance(plan_sha256=digest(self.plan), policy_sha256=HEX, policy_version=3)
             case Duty.START:
-                return self.sealed(self.ephemeral(), silo)
+                return self.ephemeral()
             case Duty.WRAP:
-                wrapped = base64.b64encode(b"secret").decode()
-                return self.sealed(Keys(wrapped=dict.fromkeys(others, wrapped)), silo)
+                return Keys(wrapped=dict.fromkeys(others, base64.b64encode(b"secret").decode()))
             case Duty.FINGERPRINT:
-                return self.sealed(Fingerprint(macs=dict.fromkeys(others, HEX)), silo)
-            case Duty.CONTRIBUTE:
-                return self.sealed(self.ephemeral(), silo, at=here)
-            case Duty.PROTECT:
-                return self.sealed(self.stream(state), silo, at=here)
-            case Duty.RECEIVE:
-                return self.sealed(Received(mac=HEX), silo, at=here)
-            case Duty.OPEN:
-                return self.sealed(Opened(digest=HEX), silo, at=here)
+                return Fingerprint(macs=dict.fromkeys(others, HEX))
             case Duty.HEAD:
-                return self.sealed(LedgerHead(seq=7, hash=hashlib.sha256(silo.encode()).hexdigest()), silo)
+                return LedgerHead(seq=7, hash=hashlib.sha256(silo.encode()).hexdigest())
             case Duty.RECEIPTS:
-                return self.sealed(self.receipts(state, silo), silo)
+                return self.receipts(state, silo)
             case _:
                 return None
 
-    def ephemeral(self) -> Ephemeral:
+    def _body_in_round(self, state: JobState, silo: str, due: Duty) -> Body | None:
+        match due:
+            case Duty.CONTRIBUTE:
+                return self.ephemeral(state.contributors)
+            case Duty.PROTECT:
+                return self.stream(state)
+            case Duty.RECEIVE:
+                return Received(mac=HEX)
+            case Duty.OPEN:
+                return Opened(digest=HEX)
+            case Duty.REPAIR:
+                digests = state.opened_digests(state.round, state.attempt)
+                return Repaired(digest=next(value for name, value in digests.items() if name != silo))
+            case Duty.RETURN:
+                return Return()
+            case _:
+                return None
+
+    def ephemeral(self, roster: tuple[str, ...] = ()) -> Ephemeral:
         return Ephemeral(
             public_key=os.urandom(32).hex(),
             nonce=os.urandom(32).hex(),
             plan_sha256=digest(self.plan),
-            roster=self.plan.silos,
+            roster=roster or self.plan.silos,
             policy_version=3,
-            expires="2099-01-01",
+            expires=date(2099, 1, 1),
         )
 
     def stream(self, state: JobState) -> Stream:
@@ -177,16 +234,31 @@ class Scene:
     def failed(self, state: JobState, silo: str) -> Envelope:
         return self.sealed(Failed(), silo, at=(state.round, state.attempt))
 
+    def absence(self, state: JobState, *silos: str) -> Envelope:
+        return self.sealed(Absence(silos=silos), HUB, at=state.absence_place)
+
+    def back(self, state: JobState, silo: str) -> Envelope:
+        return self.sealed(Return(), silo, at=(state.round, state.attempt))
+
+    def opened(self, state: JobState, silo: str, digest: str = HEX) -> Envelope:
+        return self.sealed(Opened(digest=digest), silo, at=(state.round, state.attempt))
+
+    def pause(self, state: JobState, who: str) -> Envelope:
+        return self.sealed(Pause(), who, at=state.pause_place)
+
+    def resume(self, state: JobState, who: str) -> Envelope:
+        return self.sealed(Resume(), who, at=state.pause_place)
+
     def cancel(self, who: str) -> Envelope:
         return self.sealed(Cancel(), who)
 
     def ended(self, outcome: str, reason: str = "") -> Envelope:
         return self.sealed(Ended.model_validate({"outcome": outcome, "reason": reason}), HUB)
 
-    def due(self, state: JobState) -> list[Envelope]:
-        """Everything that an honest party would post now."""
+    def due(self, state: JobState, *, without: tuple[str, ...] = ()) -> list[Envelope]:
+        """Everything that an honest party would post now, ``without`` those that are away."""
         posts = []
-        for silo in state.roster:
+        for silo in (silo for silo in state.roster if silo not in without):
             what = duty(state, silo)
             post = self.say(state, silo, what) if what is not None else None
             if post is not None:
@@ -200,8 +272,16 @@ class Scene:
                 pass
         return posts
 
-    def until(self, state: JobState, phase: Phase, *, round: int = 0) -> JobState:
-        """Go on honestly until the job comes to ``phase`` (of ``round``)."""
-        while state.phase is not phase or (round and state.round != round):
-            state = advance(state, self.due(state)[0])
+    def until(
+        self,
+        state: JobState,
+        phase: Phase,
+        *,
+        round: int = 0,
+        attempt: int = 0,
+        without: tuple[str, ...] = (),
+    ) -> JobState:
+        """Go on honestly until the job comes to ``phase`` (of ``round``, of ``attempt``)."""
+        while state.phase is not phase or state.round < round or state.attempt < attempt:
+            state = advance(state, self.due(state, without=without)[0])
         return state
