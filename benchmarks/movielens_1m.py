@@ -15,32 +15,29 @@ runs it anew. A run that fails is recorded and said, and the others go on.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from movielens_demo import (
+    COLUMNS,
+    METRIC,
+    are_of_one_state,
+    at_least,
+    at_most,
+    data_folder,
+    is_kept,
+    kept_records,
+    run_demo,
+    target_text,
+)
 from reporting import Page, Terminal, add_json_option, header, write
 
-METRIC = "ndcg@20"
 SILOS, SEEDS, COLLUDING_SILOS, DELTA = 4, 3, 1, 1e-5
 MAX_DISTANCE_TO_POOLED = 0.008
 MAX_UPLOAD_RATIO = 1.1
-KEPT = ("data", "model", "privacy", "metrics", "metrics_std", "metrics_by_seed", "secure_sum", "seconds")
-COLUMNS = {
-    "silo_alone": "silo alone (private)",
-    "federated_private": "federated (private)",
-    "pooled_private": "pooled (private)",
-    "pooled_same_noise": "pooled, same noise",
-    "pooled_plain": "pooled (no privacy)",
-    "popularity": "popularity",
-}
 
 
 @dataclass(frozen=True)
@@ -66,81 +63,27 @@ def options(epsilon: str, seeds: int) -> dict[str, str]:
 
 
 def run(epsilon: str, data: Path, out: Path, asked: dict[str, str]) -> dict[str, Any]:
-    """Run one demo; returns its figures, or what went wrong."""
-    out.mkdir(parents=True, exist_ok=True)
-    target = out / f"epsilon-{epsilon}.json"
-    target.unlink(missing_ok=True)
-    words = [word for option in asked.items() for word in option]
-    command = [sys.executable, "-m", "cli", "demo", "--data", str(data), *words]
-    command += ["--out", str(out / f"epsilon-{epsilon}"), "--json", str(target)]
-    record: dict[str, Any] = {"options": asked} | code_version()
-    start = time.monotonic()
-    with (out / f"epsilon-{epsilon}.log").open("w") as log:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.PIPE, text=True, check=False
-        )
-    record["wall_seconds"] = round(time.monotonic() - start, 1)
-    if done.returncode != 0 or not target.exists():
-        last = [line for line in done.stderr.splitlines() if line.strip()][-3:]
-        message = " ".join(last).replace(str(data), data.name) or "no figures were written"
-        return record | {"state": "failed", "exit_code": done.returncode, "message": message}
-    told = json.loads(target.read_text())
-    record |= {"state": "finished"} | {name: told[name] for name in KEPT}
-    return record | {"checks": judge(epsilon, told)}
-
-
-def code_version() -> dict[str, Any]:
-    """The commit the figures belong to, and whether files differed from it; empty outside a clone."""
-    git = shutil.which("git")
-    if git is None:
-        return {}
-    in_clone = [git, "-C", str(Path(__file__).parent.parent)]
-    head = subprocess.run([*in_clone, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    if head.returncode != 0:
-        return {}
-    sources = ["privacy", "policies", "federation", "silo", "cli.py"]
-    changed = subprocess.run([*in_clone, "diff", "--quiet", "HEAD", "--", *sources], check=False)
-    return {"commit": head.stdout.strip(), "sources_changed_since": changed.returncode != 0}
+    """Run one demo and judge it; returns its figures, or what went wrong."""
+    record = run_demo(f"epsilon-{epsilon}", data, out, asked)
+    return record | ({"checks": judge(epsilon, record)} if record["state"] == "finished" else {})
 
 
 def judge(epsilon: str, told: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Measured values beside their targets; an epsilon without targets has the general ones only."""
-    metrics = {column: told["metrics"][column][METRIC] for column in COLUMNS}
+    metrics = {column: values[METRIC] for column, values in told["metrics"].items()}
     federated = metrics["federated_private"]
     distance = abs(federated - metrics["pooled_same_noise"])
     checks = {
-        "distance to pooled, same noise": _at_most(distance, MAX_DISTANCE_TO_POOLED),
-        "upload against float32": _at_most(told["secure_sum"]["ratio_to_float32"], MAX_UPLOAD_RATIO),
+        "distance to pooled, same noise": at_most(distance, MAX_DISTANCE_TO_POOLED),
+        "upload against float32": at_most(told["secure_sum"]["ratio_to_float32"], MAX_UPLOAD_RATIO),
     }
     target = TARGETS.get(epsilon)
     if target is None:
         return checks
     return {
-        "federated": _at_least(federated, target.federated),
-        "above silo alone": _at_least(federated - metrics["silo_alone"], target.above_silo_alone),
+        "federated": at_least(federated, target.federated),
+        "above silo alone": at_least(federated - metrics["silo_alone"], target.above_silo_alone),
     } | checks
-
-
-def _at_least(measured: float, target: float) -> dict[str, Any]:
-    return {"measured": measured, "at_least": target, "met": measured >= target}
-
-
-def _at_most(measured: float, target: float) -> dict[str, Any]:
-    return {"measured": measured, "at_most": target, "met": measured <= target}
-
-
-def keep(target: str) -> dict[str, Any]:
-    """Records of an earlier run of this script, by epsilon."""
-    path = Path(target)
-    if target == "-" or not path.exists():
-        return {}
-    records: dict[str, Any] = json.loads(path.read_text())["epsilons"]
-    return records
-
-
-def is_kept(record: dict[str, Any] | None, asked: dict[str, str]) -> bool:
-    """Whether a record spares a run: finished, with the same options."""
-    return record is not None and record["state"] == "finished" and record["options"] == asked
 
 
 def show(result: dict[str, Any], page: Page) -> None:
@@ -160,27 +103,29 @@ def show(result: dict[str, Any], page: Page) -> None:
                     ),
                 )
                 for column, heading in COLUMNS.items()
+                if all(column in record["metrics"] for record in finished.values())
             ],
         )
         page.table(
             "targets",
             ("epsilon", "what", "measured", "target", "met"),
             [
-                (epsilon, what, f"{check['measured']:.4f}", _target(check), "yes" if check["met"] else "NO")
+                (
+                    epsilon,
+                    what,
+                    f"{check['measured']:.4f}",
+                    target_text(check),
+                    "yes" if check["met"] else "NO",
+                )
                 for epsilon, record in finished.items()
                 for what, check in record["checks"].items()
             ],
         )
-    commits = {record.get("commit") for record in finished.values()}
-    if len(commits) > 1 or any(record.get("sources_changed_since") for record in finished.values()):
+    if not are_of_one_state(finished.values()):
         page.say("note: these figures are not all of one committed state; --again makes them so")
     for epsilon, record in records.items():
         if record["state"] != "finished":
             page.say(f"epsilon {epsilon} FAILED, exit code {record['exit_code']}: {record['message']}")
-
-
-def _target(check: dict[str, Any]) -> str:
-    return f">= {check['at_least']}" if "at_least" in check else f"<= {check['at_most']}"
 
 
 def all_met(records: dict[str, Any]) -> bool:
@@ -189,14 +134,6 @@ def all_met(records: dict[str, Any]) -> bool:
         record["state"] == "finished" and all(check["met"] for check in record["checks"].values())
         for record in records.values()
     )
-
-
-def data_folder(given: Path | None) -> Path | None:
-    """The set's folder: as given, or below ``ARCHIPEL_DATA``."""
-    if given is not None:
-        return given
-    root = os.environ.get("ARCHIPEL_DATA")
-    return None if root is None else Path(root) / "movielens-1m"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -221,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if data is None:
         parser.error("name the folder with --data, or its parent in the environment variable ARCHIPEL_DATA")
     page = Terminal(asked.json)
-    records = keep(asked.json)
+    records = kept_records(asked.json, "epsilons")
     command = "ARCHIPEL_DATA=PATH python benchmarks/movielens_1m.py"
     for epsilon in map(_plain, asked.epsilon):
         wanted = options(epsilon, asked.seeds)

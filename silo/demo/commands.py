@@ -26,6 +26,14 @@ class Model(enum.StrEnum):
 
     POPULARITY = "popularity"
     ITEM_GRAPH = "item-graph"
+    AUTOENCODER = "autoencoder"
+
+
+class Placement(enum.StrEnum):
+    """Where the noise of training is drawn."""
+
+    FEDERATION = "federation"
+    SILO = "silo"
 
 
 class Split(enum.StrEnum):
@@ -44,8 +52,21 @@ def demo(
     silos: Annotated[int, typer.Option(help="Number of institutions.")] = 4,
     epsilon: Annotated[float, typer.Option(help="Budget of each silo, and of the plan.")] = 4.0,
     delta: Annotated[float, typer.Option(help="Likewise.")] = 1e-5,
-    colluding_silos: Annotated[int, typer.Option(help="Silos that may help the coordinator.")] = 1,
+    colluding_silos: Annotated[
+        int | None,
+        typer.Option(help="Silos that may help the coordinator; default: 1, or all others with silo noise."),
+    ] = None,
     model: Annotated[Model, typer.Option(help="Model family.")] = Model.ITEM_GRAPH,
+    rounds: Annotated[int | None, typer.Option(help="autoencoder: secure sums of the training.")] = None,
+    noise_placement: Annotated[
+        Placement | None, typer.Option(help="autoencoder: shared noise, or each silo's own.")
+    ] = None,
+    local_steps: Annotated[
+        int | None, typer.Option(help="autoencoder: noised steps of a silo between two sums.")
+    ] = None,
+    sample_rate: Annotated[
+        float | None, typer.Option(help="autoencoder: Poisson sampling of people; 1 = all.")
+    ] = None,
     split: Annotated[Split, typer.Option(help="Which rows are held out.")] = Split.RANDOM,
     seed: Annotated[int, typer.Option(help="Governs data and split, never noise.")] = 0,
     seeds: Annotated[int, typer.Option(help="So many federations, one a seed.")] = 1,
@@ -70,6 +91,10 @@ def demo(
         seed=seed,
         num_seeds=seeds,
         out=out,
+        rounds=rounds,
+        local_steps=local_steps,
+        noise_placement=None if noise_placement is None else noise_placement.value,
+        sample_rate=sample_rate,
     ).check()
     said = ""
     with progress("preparing") as advance:

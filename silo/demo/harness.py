@@ -1,12 +1,14 @@
 """The columns of the demo's table, measured by somebody who owns all data.
 
 ``federated_private`` is scored from the model files that the agents wrote. The other columns are computed
-here with the same plan, cap, catalogue, fallback and post-processing, and charged to no ledger:
+here with the same plan, cap, catalogue, fallback, schedule and trainer, and charged to no ledger:
 
 * ``silo_alone``: each silo's own rows with the whole promised noise;
+* ``federated_local_noise`` (families that train by gradients): federated averaging, where every silo takes
+  local steps with noise that suffices alone, at the same epsilon (its plan: ``local_noise_plan``);
 * ``pooled_private``: all rows, the promised noise once, as a trusted centre would add it;
 * ``pooled_same_noise``: all rows, as much noise as the federation's shares add up to;
-* ``pooled_plain``: all rows, no noise;
+* ``pooled_plain``: all rows, no noise; gradients are clipped as everywhere;
 * ``popularity``: all rows counted, no noise.
 """
 
@@ -15,81 +17,74 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from policies.plan import Plan
-from policies.price import RoundShape, schedule
-from privacy.noise import DiscreteGaussian, WordSource
-from silo.data.catalogue import Catalogue
 from silo.data.interactions import Interactions
 from silo.demo.dataset import DemoData
+from silo.demo.local_noise import local_noise_plan
+from silo.demo.simulation import Simulation, pooled, simulate
 from silo.demo.world import World
 from silo.evaluation import METRICS, Rankings, rank, reported_metrics
 from silo.finished import load_finished
-from silo.models.base import get_family
 from silo.models.recommender import Recommender
 from silo.rows import load_rows
 
 COLUMNS = (
     "silo_alone",
     "federated_private",
+    "federated_local_noise",
     "pooled_private",
     "pooled_same_noise",
     "pooled_plain",
     "popularity",
 )
+POOLED = ("pooled_private", "pooled_same_noise", "pooled_plain")
 
 Metrics = dict[str, float]
+Report = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Fit:
-    """One model to learn outside any federation.
-
-    Attributes:
-        plan: constants.
-        sums: exact sums of the contributions of one or more silos, in grid units.
-        noise_std: of the noise to add, in grid units; 0 adds none.
-        catalogue: the public items.
-    """
-
-    plan: Plan
-    sums: NDArray[np.int64]
-    noise_std: float
-    catalogue: Catalogue
-
-
-def measure(world: World, data: DemoData, job: str, report: Callable[[str], None]) -> dict[str, Metrics]:
-    """All columns of one federation."""
+def measure(world: World, data: DemoData, job: str, report: Report) -> dict[str, Metrics]:
+    """All columns of one federation, in the order of ``COLUMNS``."""
     plan = world.plan()
     report("scoring the model file each silo wrote")
     columns = {"federated_private": _federated(world, data, job)}
-    report("the same method outside the federation: alone, pooled, without noise")
-    shape = schedule(plan)[0]
-    promised = shape.share_std * math.sqrt(plan.num_noise_shares)
-    total = shape.share_std * math.sqrt(plan.num_silos)
-    sums = [_contribution(world, plan, data.catalogue, name, shape) for name in world.names]
-    clamped = [np.clip(own, shape.signal_min, shape.signal_max) for own in sums]
-    pooled: NDArray[np.int64] = np.stack(sums).sum(axis=0)
-    fits = [Fit(plan, own, promised, data.catalogue) for own in clamped]
-    fits += [Fit(plan, pooled, std, data.catalogue) for std in (promised, total, 0.0)]
-    *alone, private, same_noise, plain = _fit_all(fits)
-    columns["silo_alone"] = _score_by_silo(alone, data)
+    rows = [_rows(world, plan, name) for name in world.names]
+    models = _learn(simulations(plan, rows), report)
+    columns["silo_alone"] = _score_by_silo([models[name] for name in world.names], data)
     everyone = np.arange(data.train.num_users)
-    for name, model in (
-        ("pooled_private", private),
-        ("pooled_same_noise", same_noise),
-        ("pooled_plain", plain),
-        ("popularity", _popularity(data.train)),
-    ):
-        columns[name] = _score([(model, everyone)], data)
-    return {name: columns[name] for name in COLUMNS}
+    models["popularity"] = _popularity(data.train)
+    for name in ("federated_local_noise", *POOLED, "popularity"):
+        if name in models:
+            columns[name] = _score([(models[name], everyone)], data)
+    return {name: columns[name] for name in COLUMNS if name in columns}
+
+
+def simulations(plan: Plan, rows: Sequence[Interactions]) -> dict[str, Simulation]:
+    """What is learned outside the federation, by silo (alone) or by column.
+
+    Args:
+        plan: the federation's.
+        rows: of each silo, in the roster's order.
+    """
+    promised, total = math.sqrt(plan.num_noise_shares), math.sqrt(plan.num_silos)
+    found = {
+        name: Simulation(plan, (own,), 1, promised, is_clamped=True)
+        for name, own in zip(plan.silos, rows, strict=True)
+    }
+    everything = (pooled(rows),)
+    for name, noise in zip(POOLED, (promised, total, 0.0), strict=True):
+        found[name] = Simulation(plan, everything, plan.num_silos, noise, is_clamped=False)
+    if not plan.is_statistics:
+        local = local_noise_plan(plan)
+        found["federated_local_noise"] = Simulation(local, tuple(rows), 1, 1.0, is_clamped=True)
+    return found
 
 
 def _federated(world: World, data: DemoData, job: str) -> Metrics:
@@ -97,34 +92,22 @@ def _federated(world: World, data: DemoData, job: str) -> Metrics:
     return _score_by_silo(models, data)
 
 
-def _contribution(
-    world: World, plan: Plan, catalogue: Catalogue, name: str, shape: RoundShape
-) -> NDArray[np.int64]:
-    """What a silo's contribution is before noise, from the rows in its directory."""
-    finished = load_finished(world.silo(name))
-    train = load_rows(world.silo(name), plan, finished.dataset).train
-    family = get_family(plan)(plan, catalogue)
-    return family.contribute(train, family.initial_state(), 0, shape)
+def _rows(world: World, plan: Plan, name: str) -> Interactions:
+    """What a silo's contributions are made of, from the rows in its directory."""
+    return load_rows(world.silo(name), plan, load_finished(world.silo(name)).dataset).train
 
 
-def _fit_all(fits: Sequence[Fit]) -> list[Recommender]:
-    """Learn all models, as many at once as there are processors."""
+def _learn(wanted: Mapping[str, Simulation], report: Report) -> dict[str, Recommender]:
+    """Learn all models, the longest first, as many at once as there are processors."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(os.cpu_count() or 1, len(fits)), mp_context=context) as pool:
-        return list(pool.map(fit, fits))
-
-
-def fit(task: Fit) -> Recommender:
-    """Learn one model: one round, with central noise of the given standard deviation."""
-    from threadpoolctl import threadpool_limits
-
-    shape = schedule(task.plan)[0]
-    sums = task.sums
-    if task.noise_std > 0:
-        sums = sums + DiscreteGaussian(task.noise_std).sample(sums.size, WordSource.from_os())
-    with threadpool_limits(1):
-        family = get_family(task.plan)(task.plan, task.catalogue, noise_std=task.noise_std)
-        return family.finish(family.absorb(family.initial_state(), sums, 0, shape))
+    found: dict[str, Recommender] = {}
+    with ProcessPoolExecutor(min(os.cpu_count() or 1, len(wanted)), mp_context=context) as pool:
+        names = sorted(wanted, key=lambda name: -wanted[name].cost)
+        running = {pool.submit(simulate, wanted[name]): name for name in names}
+        for done in as_completed(running):
+            found[running[done]] = done.result()
+            report(f"the same method outside the federation: {len(found)} of {len(wanted)} models")
+    return found
 
 
 def _popularity(train: Interactions) -> Recommender:

@@ -10,11 +10,13 @@ from typing import Any
 from rich.panel import Panel
 from rich.table import Table
 
-from federation.rounds import JobState
-from policies.price import num_values, plan_epsilon_pld, schedule
+from federation.job_state import JobState
+from policies.plan import Plan
+from policies.price import plan_epsilon_pld, schedule
 from privacy.ledger.ledger import AccountStatus
 from silo.demo.dataset import DemoData
-from silo.demo.harness import COLUMNS, Metrics
+from silo.demo.harness import Metrics
+from silo.demo.local_noise import local_noise_plan
 from silo.demo.settings import DemoSettings
 from silo.demo.world import World
 from silo.model_card import privacy_statement
@@ -24,6 +26,7 @@ FLOAT32_BYTES = 4
 HEADINGS = {
     "silo_alone": "silo alone (private)",
     "federated_private": "federated (private)",
+    "federated_local_noise": "federated, own noise",
     "pooled_private": "pooled (private)",
     "pooled_same_noise": "pooled, same noise",
     "pooled_plain": "pooled (no privacy)",
@@ -32,7 +35,14 @@ HEADINGS = {
 LEGEND = (
     "silo alone: same method, attributes and fallback, the whole noise; ±: spread over seeds\n"
     "pooled (private): central noise; same noise: as much as the federation's shares add up to\n"
+)
+LEGEND_OF_STATISTICS = (
     "pooled (no privacy): the exact counts; an item graph is then plain EASE, without attributes"
+)
+LEGEND_OF_GRADIENTS = (
+    "pooled (no privacy): no noise, gradients clipped as everywhere\n"
+    "federated, own noise: federated averaging, {steps} local steps in each of {rounds} rounds, the whole "
+    "noise in every silo, same epsilon"
 )
 SHOWN = ("ndcg@20", "recall@20", "hit_rate@10", "mrr@10")
 
@@ -92,7 +102,7 @@ def summarise(outcomes: Sequence[Outcome]) -> tuple[dict[str, Metrics], dict[str
     """Mean and sample standard deviation of each figure over the seeds (0 for one seed)."""
     means: dict[str, Metrics] = {}
     spread: dict[str, Metrics] = {}
-    for column in COLUMNS:
+    for column in outcomes[0].columns:
         values = {name: [o.columns[column][name] for o in outcomes] for name in outcomes[0].columns[column]}
         means[column] = {name: fmean(found) for name, found in values.items()}
         spread[column] = {name: stdev(found) if len(found) > 1 else 0.0 for name, found in values.items()}
@@ -116,8 +126,9 @@ def spent(world: World) -> dict[str, dict[str, Any]]:
 def secure_sum(outcome: Outcome) -> dict[str, Any]:
     """Shape and traffic of the job's sums; bytes as the agents' transports counted them."""
     plan = outcome.world.plan()
-    layout = schedule(plan)[0].layout
-    values = num_values(plan) * plan.training.rounds
+    shapes = schedule(plan)
+    layout = next(shape.layout for shape in shapes if shape.purpose == "training")
+    values = sum(shape.values for shape in shapes)
     notes = {name: _note(outcome.world, name, outcome.state.job) for name in outcome.world.names}
     up = {name: int(note["bytes_sent"]) for name, note in notes.items()}
     down = {name: int(note["bytes_received"]) for name, note in notes.items()}
@@ -148,7 +159,7 @@ def for_people(found: dict[str, Any], outcomes: Sequence[Outcome]) -> list[objec
     table.add_column("", no_wrap=True)
     for name in SHOWN:
         table.add_column(name, justify="right", no_wrap=True)
-    for column in COLUMNS:
+    for column in found["metrics"]:
         cells = [_cell(found, column, name, seeds) for name in SHOWN]
         table.add_row(HEADINGS[column], *cells, style="bold" if column == "federated_private" else None)
     sums = found["secure_sum"]
@@ -157,7 +168,7 @@ def for_people(found: dict[str, Any], outcomes: Sequence[Outcome]) -> list[objec
     spending = ", ".join(f"{name} {about['epsilon']:.3f}" for name, about in by_silo)
     return [
         table,
-        LEGEND,
+        LEGEND + _legend_of_family(plan),
         f"Each silo sent {up / 1e6:.2f} MB ({sums['ratio_to_float32']:.2f} x float32 of "
         f"{sums['values']:,} values) and fetched {down / 1e6:.2f} MB.",
         f"Epsilon spent, by each silo's own ledger: {spending} "
@@ -165,6 +176,13 @@ def for_people(found: dict[str, Any], outcomes: Sequence[Outcome]) -> list[objec
         Panel(privacy_statement(plan) + " " + LIMITS, title="What is promised", title_align="left"),
         *(f"note: {note}" for note in found["data"]["notes"]),
     ]
+
+
+def _legend_of_family(plan: Plan) -> str:
+    if plan.is_statistics:
+        return LEGEND_OF_STATISTICS
+    training = local_noise_plan(plan).training
+    return LEGEND_OF_GRADIENTS.format(steps=training.local_steps, rounds=training.rounds)
 
 
 LIMITS = (

@@ -13,9 +13,11 @@ from pathlib import Path
 
 from federation.client import Board, dial, watch
 from federation.identity import Party
-from federation.job_view import outcome_error, progress_line
-from federation.rounds import JobState
+from federation.job_state import IN_ROUND, JobState
+from federation.job_view import milestone, outcome_error, progress_line
+from federation.progress import Pace, epsilon_spent
 from policies.catalog import render_template
+from policies.drafting import DEFAULT_ORDERS
 from policies.files import load_charter, load_yaml, write_atomically
 from policies.plan import Plan
 from silo.demo.dataset import DemoData
@@ -109,8 +111,9 @@ def edited_policy(settings: DemoSettings, name: str) -> str:
         delta=settings.delta,
         max_epsilon_per_plan=settings.epsilon,
         min_silos=settings.num_silos,
-        min_colluding_silos=settings.colluding_silos,
-        verify_sums=1.0,
+        min_colluding_silos=settings.num_colluding,
+        orders=DEFAULT_ORDERS if settings.is_sampled else None,
+        verify_sums=settings.verify_sums,
     )
 
 
@@ -142,10 +145,22 @@ def propose_plan(world: World, data: DemoData, processes: Processes, report: Rep
         "plan", "new", "--silos", ",".join(world.names), "--catalogue", data.catalogue.sha256,
         "--family", settings.family,
         "--epsilon", repr(settings.epsilon), "--delta", repr(settings.delta),
-        "--colluding-silos", str(settings.colluding_silos), "--max-silos-per-user", "1",
-        "--max-users-per-silo", str(rounded_up(largest)), "--out", world.plan_path, "--dir", first,
+        "--colluding-silos", str(settings.num_colluding), "--max-silos-per-user", "1",
+        "--max-users-per-silo", str(rounded_up(largest)), *training_options(settings),
+        "--out", world.plan_path, "--dir", first,
     )  # fmt: skip
     return processes.command("plan", "forecast", world.plan_path, "--dir", first)
+
+
+def training_options(settings: DemoSettings) -> list[str]:
+    """What the demo was told about the training, in words of ``plan new``; its defaults fill in the rest."""
+    asked = {
+        "--noise-placement": settings.noise_placement,
+        "--rounds": settings.rounds,
+        "--local-steps": settings.local_steps,
+        "--sample-rate": settings.sample_rate,
+    }
+    return [word for option, value in asked.items() if value is not None for word in (option, str(value))]
 
 
 def run_job(world: World, processes: Processes, report: Report) -> JobState:
@@ -155,32 +170,78 @@ def run_job(world: World, processes: Processes, report: Report) -> JobState:
         ArchipelError: the job did not complete, or a process ended.
     """
     report("starting the coordinator and the silo agents")
+    start_parties(world, processes)
+    job = submit_plan(world, processes)
+    state = follow_job(world, job, processes, progress_of_job(report))
+    wait_for_models(world, job, processes)
+    return state
+
+
+def start_parties(world: World, processes: Processes) -> None:
+    """Start the coordinator and every agent, each as a process of its own."""
     processes.start("coordinator", world.hub / "logs" / "run.log", "coordinator", "run", "--dir", world.hub)
     port = json.loads((world.hub / "card.json").read_text())["port"]
     wait_until_listening(HOST, port, processes)
     for name in world.names:
         log = world.silo(name) / "logs" / "run.log"
         processes.start(name, log, "silo", "run", "--dir", world.silo(name))
+
+
+def submit_plan(world: World, processes: Processes) -> str:
+    """Propose the plan as the first silo; returns the job's id."""
     first = world.silo(world.names[0])
     out = world.root / "job.json"
     processes.command("job", "submit", world.plan_path, "--dir", first, "--json", out)
     job = str(json.loads(out.read_text())["job"])
     processes.shown.append(f"archipel job watch {job[:8]} --dir {first}")
-    state = asyncio.run(_follow(first, job, processes, report))
+    return job
+
+
+def follow_job(world: World, job: str, processes: Processes, notice: Callable[[JobState], None]) -> JobState:
+    """Watch a job as its first silo until it ends; ``notice`` sees every state. Returns the last one.
+
+    Raises:
+        ArchipelError: the job did not complete, or a process ended.
+    """
+    state = asyncio.run(_follow(world.silo(world.names[0]), job, processes, notice))
     error = outcome_error(state)
     if error is not None:
         raise error
-    _wait_for_models(world, job, processes)
     return state
 
 
-async def _follow(directory: Path, job: str, processes: Processes, report: Report) -> JobState:
+def progress_of_job(report: Report) -> Callable[[JobState], None]:
+    """What to report of a watched job: each step of an only sum; of many sums, where each begins."""
+    pace = Pace(lambda: datetime.now(UTC))
+    said: object = None
+
+    def notice(state: JobState) -> None:
+        nonlocal said
+        seconds_left = pace.see(state)
+        if state.num_rounds == 1:
+            report(progress_line(state))
+        elif said != milestone(state):
+            said = milestone(state)
+            report(_line_of_rounds(state, seconds_left) if state.phase in IN_ROUND else progress_line(state))
+
+    return notice
+
+
+def _line_of_rounds(state: JobState, seconds_left: float | None) -> str:
+    spent, target = epsilon_spent(state), state.plan.privacy.target_epsilon
+    rest = "" if seconds_left is None else f", about {seconds_left:.0f} s left"
+    return f"round {state.round} of {state.num_rounds}, epsilon {spent:.2f} of {target:g} spent{rest}"
+
+
+async def _follow(
+    directory: Path, job: str, processes: Processes, notice: Callable[[JobState], None]
+) -> JobState:
     party, charter = Party.load(directory), load_charter(directory, datetime.now(UTC))
     connection = dial(party, charter)
     try:
         state: JobState | None = None
         async for state in watch(connection, Board(charter), job):
-            report(progress_line(state))
+            notice(state)
             processes.check()
     finally:
         await connection.close()
@@ -189,7 +250,7 @@ async def _follow(directory: Path, job: str, processes: Processes, report: Repor
     return state
 
 
-def _wait_for_models(world: World, job: str, processes: Processes) -> None:
+def wait_for_models(world: World, job: str, processes: Processes) -> None:
     """Agents file receipts and erase secrets after the job has ended for everybody."""
     import time
 
