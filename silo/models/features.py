@@ -80,11 +80,12 @@ def word_table(catalogue: Catalogue) -> sp.csr_matrix:
     kept = sorted(word for _, word in ranked[:MAX_WORDS])
     column = {word: index for index, word in enumerate(kept)}
     rarity = {word: np.log((1 + len(counted)) / (1 + spread[word])) + 1 for word in kept}
-    table = sp.lil_matrix((len(counted), len(kept)))
-    for row, counts in enumerate(counted):
-        for word, number in counts.items():
-            if word in column:
-                table[row, column[word]] = number * rarity[word]
+    rows = [row for row, counts in enumerate(counted) for word in counts if word in column]
+    words = [word for counts in counted for word in counts if word in column]
+    weights = [counts[word] * rarity[word] for counts in counted for word in counts if word in column]
+    table = sp.csr_matrix(
+        (weights, (rows, [column[word] for word in words])), shape=(len(counted), len(kept)), dtype=np.float64
+    )
     norms = np.sqrt(np.asarray(table.multiply(table).sum(axis=1)).ravel())
     return sp.csr_matrix(sp.diags_array(1.0 / np.where(norms > 0, norms, 1.0)) @ table)
 

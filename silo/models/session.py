@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import floor, ldexp
+from typing import Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,11 +15,14 @@ from privacy.dpsgd import PerUserGradients
 from privacy.randomness import WORD_BITS, WordSource
 from silo.data.interactions import Interactions
 from silo.models.architecture import Architecture, Batch, Weights
+from silo.models.features import public_uniform
 
 SCORES_AT_ONCE = 1 << 22
 """Users × items whose scores are held at a time."""
 CACHED_BYTES = 1 << 28
 _SELF_TEST_USERS = 3
+_SELF_TEST_SEED = 3
+_SELF_TEST_MOVE = 0.1
 
 
 class TrainingSession:
@@ -30,7 +34,9 @@ class TrainingSession:
         clipping: likewise.
     """
 
-    def __init__(self, architecture: Architecture, max_grad_norm: float, clipping: str) -> None:
+    def __init__(
+        self, architecture: Architecture, max_grad_norm: float, clipping: Literal["flat", "automatic"]
+    ) -> None:
         self.architecture = architecture
         self._module = architecture.module()
         self._gradients = PerUserGradients(
@@ -54,7 +60,7 @@ class TrainingSession:
             PerUserGradientError: the self-test or a check of this step failed.
         """
         if not self._is_tested:
-            self._gradients.start_up_self_test(*self._made_up_batch())
+            self._self_test()
             self._is_tested = True
         total = np.zeros(self._gradients.num_values)
         for batch in self._batches(interactions, users, self.architecture.input_dropout):
@@ -71,6 +77,22 @@ class TrainingSession:
             for batch in self._batches(interactions, everybody, 0.0):
                 total += float(self.architecture.loss_per_user(self._module, *batch).sum())
         return total / num_users
+
+    def _self_test(self) -> None:
+        """Test beside the weights in use: where all are zero, say, every user has the same loss."""
+        parameters = list(self._module.parameters())
+        kept = [parameter.detach().clone() for parameter in parameters]
+        moves = public_uniform(_SELF_TEST_SEED, self._gradients.num_values)
+        with torch.no_grad():
+            for parameter in parameters:
+                part, moves = np.split(moves, [parameter.numel()])
+                parameter.add_(torch.from_numpy(part).view_as(parameter), alpha=_SELF_TEST_MOVE)
+        try:
+            self._gradients.start_up_self_test(*self._made_up_batch())
+        finally:
+            with torch.no_grad():
+                for parameter, values in zip(parameters, kept, strict=True):
+                    parameter.copy_(values)
 
     def _batches(
         self, interactions: Interactions, users: NDArray[np.int64], dropout: float

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from typing_extensions import override
 
-from policies.price import schedule
+from policies.price import popularity_shape
 from privacy.errors import DataError, UsageError
 from privacy.sampling import poisson_sample
 from silo.models.architecture import Architecture, Vector, Weights
@@ -83,7 +83,7 @@ class GradientFamily(Family):
         self.max_grad_norm: float = privacy.max_grad_norm
         self.expected_batch_size: float = training.expected_batch_size
         self.learning_rate: float = training.learning_rate
-        self._popularity_shape = next((s for s in schedule(plan) if s.purpose == "popularity"), None)
+        self._popularity_shape = popularity_shape(plan)
         initial = self.architecture(plan, catalogue, None).initial_weights()
         self._shapes = {name: values.shape for name, values in initial.items()}
         if start is None and getattr(plan.model, "start_from", None) is not None:
@@ -213,11 +213,11 @@ class GradientFamily(Family):
 
     # ── what is derived from a state ──
 
-    def _weights(self, state: State) -> Weights:
-        return {name: state[name] for name in self._shapes}
+    def popularity_of(self, state: State) -> Vector | None:
+        """Return each item's count in users' units, not below what noise alone could have made of it.
 
-    def _popularity(self, state: State) -> Vector | None:
-        """Each item's count in users' units, not below what noise alone could have made of it."""
+        None if the plan counts nothing, or the counts have not been summed yet.
+        """
         shape = self._popularity_shape
         if shape is None or "popularity" not in state:
             return None
@@ -225,11 +225,14 @@ class GradientFamily(Family):
         counts: Vector = np.maximum(state["popularity"] / shape.grid, max(std, LEAST_COUNT))
         return counts
 
+    def _weights(self, state: State) -> Weights:
+        return {name: state[name] for name in self._shapes}
+
     def _session_of(self, state: State) -> TrainingSession:
         """The kept session, with the state's weights; another one once popularity has become known."""
         key = state["popularity"].tobytes() if "popularity" in state else b""
         if self._session is None or self._session[0] != key:
-            made = self.architecture(self.plan, self.catalogue, self._popularity(state))
+            made = self.architecture(self.plan, self.catalogue, self.popularity_of(state))
             self._session = key, TrainingSession(made, self.max_grad_norm, self.plan.privacy.clipping)
         session = self._session[1]
         session.set_weights(self._weights(state))

@@ -53,19 +53,19 @@ class TestItemGraph(FamilyContract):
     def test_no_noise_gives_exact_ease(self, family: Family, shape: RoundShape) -> None:
         exact = ItemGraph(family.plan, family.catalogue, noise_std=0.0)
         sums = self.contribution(family, shape, random_histories(0))
-        state = exact.absorb({}, sums, 0, shape)
+        state = exact.absorb({}, sums, 0, shape, 4)
         model = exact.finish(state)
         expected = exact_ease(state["gram"])
         np.testing.assert_array_equal(model.left, expected.left)
 
     def test_the_gate_draws_from_the_aggregate_alone(self, family: Family, shape: RoundShape) -> None:
         sums = self.contribution(family, shape, random_histories(0, num_users=400))
-        model = family.finish(family.absorb({}, sums, 0, shape))
+        model = family.finish(family.absorb({}, sums, 0, shape, 4))
         seed = int.from_bytes(hashlib.sha256(sums.astype("<i8").tobytes()).digest(), "big")
         by_seed = [
             fit(
                 symmetric_gram(sums, shape.grid),
-                family.total_noise_std(shape) / shape.grid,
+                family.total_noise_std(shape, 4) / shape.grid,
                 family.catalogue.features(),
                 rng=np.random.Generator(np.random.PCG64(value)),
                 rank=8,
@@ -76,8 +76,8 @@ class TestItemGraph(FamilyContract):
 
     def test_pure_noise_falls_back_to_popularity(self, family: Family, shape: RoundShape) -> None:
         rng = np.random.default_rng(0)
-        noise = np.rint(rng.standard_normal(shape.values) * family.total_noise_std(shape)).astype(np.int64)
-        model = family.finish(family.absorb({}, noise, 0, shape))
+        noise = np.rint(rng.standard_normal(shape.values) * family.total_noise_std(shape, 4))
+        model = family.finish(family.absorb({}, noise.astype(np.int64), 0, shape, 4))
         assert model.is_fallback
         assert model.metadata["gate"] == "popularity"
         histories = make_interactions(random_histories(0), family.catalogue).matrix()

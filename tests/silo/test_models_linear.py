@@ -10,10 +10,11 @@ import torch
 from policies.price import RoundShape, schedule
 from privacy.errors import UsageError
 from silo.models.base import Family, get_family
-from silo.models.linear import Linear, public_features
+from silo.models.features import attribute_table
+from silo.models.linear import Linear
+from tests.contracts.architecture_contract import ArchitectureContract
 from tests.contracts.family_contract import (
     NUM_ITEMS,
-    FamilyContract,
     make_catalogue,
     make_interactions,
     make_plan,
@@ -29,7 +30,7 @@ TRAINING = {
 PRIVACY = {"contribution_norm": None, "max_grad_norm": 0.5, "grid": 2048}
 
 
-class LinearContract(FamilyContract):
+class LinearContract(ArchitectureContract):
     model: ClassVar = {"family": "linear", "features": 4}
 
 
@@ -41,7 +42,7 @@ class TestLinearSgd(LinearContract):
     ) -> None:
         histories = random_histories(4, num_users=6)
         total = np.zeros(shape.values)
-        features = torch.tensor(public_features(family.catalogue, 4))
+        features = torch.tensor(attribute_table(family.catalogue, 4))
         for items in histories:
             layer = torch.nn.Linear(4, NUM_ITEMS, dtype=torch.float64)
             torch.nn.init.zeros_(layer.weight)
@@ -58,20 +59,10 @@ class TestLinearSgd(LinearContract):
         interactions = make_interactions(random_histories(0, num_users=200), family.catalogue)
         losses = []
         for round_index in range(5):
-            histories = interactions.matrix()
-            scores = family.finish(state).scores(histories).astype(np.float64)
-            log_odds = scores - np.log(np.exp(scores).sum(1, keepdims=True))
-            lengths = np.diff(histories.indptr)
-            losses.append(-(histories.multiply(log_odds).sum(1).A1 / lengths).mean())
+            losses.append(family.local_loss(interactions, state))
             sums = family.contribute(interactions, state, round_index, shape)
-            state = family.absorb(state, sums, round_index, shape)
+            state = family.absorb(state, sums, round_index, shape, 4)
         assert all(later < earlier for earlier, later in pairwise(losses))
-
-    def test_one_step_is_the_sum_over_the_public_batch_size(self, family: Family, shape: RoundShape) -> None:
-        sums = np.arange(shape.values, dtype=np.int64)
-        state = family.absorb(family.initial_state(), sums, 0, shape)
-        moved = -np.concatenate([state["weight"].ravel(), state["bias"]])
-        np.testing.assert_allclose(moved, sums * 0.5 / 2048 / 120.0)
 
 
 class TestLinearAdam(LinearContract):
@@ -80,25 +71,12 @@ class TestLinearAdam(LinearContract):
         "privacy": PRIVACY,
     }
 
-    def test_steps_equal_torchs(self, family: Family, shape: RoundShape) -> None:
-        rng = np.random.default_rng(0)
-        weights = torch.zeros(shape.values, dtype=torch.float64, requires_grad=True)
-        optimizer = torch.optim.Adam([weights], lr=0.1)
-        state = family.initial_state()
-        for round_index in range(4):
-            sums = rng.integers(-5000, 5000, shape.values)
-            weights.grad = torch.tensor(sums * 0.5 / 2048 / 120.0)
-            optimizer.step()
-            state = family.absorb(state, sums, round_index, shape)
-        found = np.concatenate([state["weight"].ravel(), state["bias"]])
-        np.testing.assert_allclose(found, weights.detach().numpy(), rtol=1e-9)
-
 
 def test_features_are_the_first_attributes_padded() -> None:
     catalogue = make_catalogue()
     table = catalogue.features()
-    np.testing.assert_array_equal(public_features(catalogue, 2), table[:, :2])
-    wide = public_features(catalogue, 7)
+    np.testing.assert_array_equal(attribute_table(catalogue, 2), table[:, :2])
+    wide = attribute_table(catalogue, 7)
     np.testing.assert_array_equal(wide[:, :5], table)
     assert not wide[:, 5:].any()
 

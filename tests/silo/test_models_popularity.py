@@ -28,13 +28,13 @@ class TestPopularity(FamilyContract):
     def test_without_noise_the_counts_come_back(self, family: Family, shape: RoundShape) -> None:
         exact = Popularity(family.plan, family.catalogue, noise_std=0.0)
         sums = self.contribution(family, shape, random_histories(0))
-        model = exact.finish(exact.absorb({}, sums, 0, shape))
+        model = exact.finish(exact.absorb({}, sums, 0, shape, 4))
         np.testing.assert_allclose(model.popularity, sums / shape.grid, rtol=1e-6)
 
     def test_everybody_gets_the_same_list_and_it_is_no_fallback(
         self, family: Family, shape: RoundShape
     ) -> None:
-        model = self.finished(family, shape)
+        model = self.finished(family)
         histories = make_interactions(random_histories(1), family.catalogue).matrix()
         scores = model.scores(histories)
         assert not model.falls_back(histories).any()
@@ -42,8 +42,8 @@ class TestPopularity(FamilyContract):
 
     def test_noise_is_shrunk_not_reported(self, family: Family, shape: RoundShape) -> None:
         rng = np.random.default_rng(5)
-        noise = np.rint(rng.standard_normal(NUM_ITEMS) * family.total_noise_std(shape)).astype(np.int64)
-        model = family.finish(family.absorb({}, noise, 0, shape))
+        noise = np.rint(rng.standard_normal(NUM_ITEMS) * family.total_noise_std(shape, 4))
+        model = family.finish(family.absorb({}, noise.astype(np.int64), 0, shape, 4))
         assert model.popularity.max() < np.abs(noise).max() / shape.grid
 
 
@@ -55,4 +55,4 @@ def test_the_noise_of_an_aggregate_is_all_shares_together() -> None:
     (shape,) = schedule(plan)
     family = Popularity(plan, catalogue)
     # Four shares of variance σ²/3 each: √(4/3) σ.
-    np.testing.assert_allclose(family.total_noise_std(shape), 1.2 * 1024 * np.sqrt(4 / 3))
+    np.testing.assert_allclose(family.total_noise_std(shape, 4), 1.2 * 1024 * np.sqrt(4 / 3))

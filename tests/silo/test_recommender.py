@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from privacy.errors import DataError, UsageError
 from silo.models.base import FAMILIES, UnknownFamilyError, get_family
-from silo.models.recommender import FORMAT, METADATA_KEY, ModelFileError, Recommender
+from silo.models.recommender import FIRST_FORMAT, FORMAT, METADATA_KEY, ModelFileError, Recommender
 from tests.contracts.family_contract import make_catalogue, make_plan
 
 ITEMS = 7
@@ -106,6 +107,59 @@ def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
+def make_hidden_model() -> Recommender:
+    hidden = np.linspace(-1, 1, 3, dtype=np.float32)
+    return dataclasses.replace(make_model(), hidden=hidden)
+
+
+def test_hidden_units_read_the_history_at_unit_length() -> None:
+    model = make_hidden_model()
+    units = np.tanh(model.hidden + (model.left[0] + model.left[4]) / np.sqrt(2))
+    scores = model.scores(histories([0, 4], []))
+    np.testing.assert_allclose(scores[0], model.bias + units @ model.right.T, rtol=1e-5)
+    np.testing.assert_array_equal(scores[1], model.popularity)
+
+
+def test_a_model_with_hidden_units_survives_its_file(tmp_path: Path) -> None:
+    model = make_hidden_model()
+    model.save(tmp_path / "m")
+    loaded = Recommender.load(tmp_path / "m")
+    np.testing.assert_array_equal(loaded.hidden, model.hidden)
+    np.testing.assert_array_equal(loaded.scores(histories([1, 2])), model.scores(histories([1, 2])))
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_files_from_before_hidden_units_load(tmp_path: Path, right: bool) -> None:
+    path = tmp_path / "m"
+    model = make_model()
+    if not right:
+        model = Recommender(
+            np.eye(ITEMS, dtype=np.float32), None, np.zeros(ITEMS, np.float32), np.ones(ITEMS, np.float32)
+        )
+    model.save(path)
+    rewrite(path, header(format=FIRST_FORMAT))
+    loaded = Recommender.load(path)
+    assert loaded.hidden is None
+    np.testing.assert_array_equal(loaded.scores(histories([1, 3])), model.scores(histories([1, 3])))
+
+
+def test_a_file_from_before_hidden_units_cannot_have_any(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    make_hidden_model().save(path)
+    rewrite(path, header(format=FIRST_FORMAT))
+    with pytest.raises(ModelFileError, match="unexpected tables"):
+        Recommender.load(path)
+
+
+@pytest.mark.parametrize("length", [2, 4, 5000])
+def test_hidden_units_are_as_many_as_the_tables_have_columns(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "m"
+    make_model().save(path)
+    rewrite(path, header(), hidden=np.zeros(length, np.float32))
+    with pytest.raises(ModelFileError, match="hidden"):
+        Recommender.load(path)
+
+
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="no model file"):
         Recommender.load(tmp_path / "absent")
@@ -114,7 +168,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "said",
     [
-        pytest.param(header(format="archipel-recommender/v2"), id="another-version"),
+        pytest.param(header(format="archipel-recommender/v3"), id="another-version"),
         pytest.param(header(items=10**12), id="a-trillion-items"),
         pytest.param(header(items=True), id="items-not-a-number"),
         pytest.param(header(items=ITEMS + 1), id="items-not-those-of-the-tables"),
@@ -177,9 +231,13 @@ def test_an_altered_table_changes_the_scores(tmp_path: Path) -> None:
 
 def test_every_named_family_can_be_found() -> None:
     for name in FAMILIES:
-        extra = {"item-graph": {"rank": 4}, "linear": {"features": 2}}.get(name, {})
+        extra = {
+            "item-graph": {"rank": 4},
+            "linear": {"features": 2},
+            "autoencoder": {"features": 2, "hidden": 3},
+        }.get(name, {})
         sections = {}
-        if name == "linear":
+        if name in {"linear", "autoencoder"}:
             sections = {
                 "training": {"expected_batch_size": 9.0, "optimizer": "sgd", "learning_rate": 1.0},
                 "privacy": {"contribution_norm": None, "max_grad_norm": 1.0},
