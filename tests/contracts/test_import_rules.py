@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = ("privacy", "policies", "federation", "silo", "cli")
 HEAVY = ("torch", "opacus", "tenseal", "dp_accounting", "polars", "grpc", "scipy")
 HOMES = {
-    "opacus": ("privacy/dpsgd.py", "privacy/opacus_accountant.py"),
+    "opacus": ("privacy/dpsgd/",),
     "tenseal": ("privacy/encryption/",),
     "grpc": ("federation/transport/",),
     "sqlite3": ("privacy/ledger/", "federation/store.py", "silo/outbox.py", "policies/console.py"),

@@ -1,0 +1,239 @@
+"""What both ways to tell users apart share: the loss, the error, a batch, a random probe."""
+
+from __future__ import annotations
+
+import secrets
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from privacy.clipping import Clipping
+from privacy.errors import UsageError
+
+LossPerUser = Callable[..., Tensor]
+"""``loss_per_user(model, *batch) -> losses`` of shape (users,); the batch's tensors have users first."""
+
+Batch: TypeAlias = tuple[Tensor, ...]
+Vector = npt.NDArray[np.float64]
+Mode = Literal["hooks", "ghost"]
+
+CONSISTENCY_TOLERANCE = 1e-11
+"""How far per-user gradients may be from autograd's sum of them, over the sum of their norms."""
+
+
+class PerUserGradientError(UsageError):
+    """A model or loss whose gradients cannot be told apart by user; nothing was released."""
+
+    code = "per_user_gradients"
+
+
+class BatchGradients(ABC):
+    """The gradients of the users of one micro-batch, each of them known apart from the others.
+
+    Attributes:
+        losses: (users,), float64.
+        norms: (users,) L2 norms over all parameters, never below the real ones by more than 2^-31 of them.
+    """
+
+    losses: Vector
+    norms: Vector
+
+    @property
+    def is_usable(self) -> npt.NDArray[np.bool_]:
+        """Whose loss and gradient are numbers; everybody else counts as nobody."""
+        return np.isfinite(self.losses) & np.isfinite(self.norms)
+
+    @abstractmethod
+    def check_total(self) -> None:
+        """Compare the gradients' sum with the one that autograd found; all users must be usable.
+
+        Raises:
+            PerUserGradientError: they differ: some weight acts behind its layer's back.
+        """
+
+    @abstractmethod
+    def add_clipped(self, max_grad_norm: float, clipping: Clipping, total: Vector) -> None:
+        """Add the users' clipped gradients to ``total``, shape (values,)."""
+
+    @abstractmethod
+    def row(self, user: int) -> Vector:
+        """One user's whole gradient, shape (values,): for tests of what is otherwise never written out."""
+
+    @abstractmethod
+    def distance(self, user: int, alone: BatchGradients) -> float:
+        """Upper bound on the L2 distance to the gradient of ``alone``, a batch of one user."""
+
+    @property
+    @abstractmethod
+    def total_norm(self) -> float:
+        """L2 norm of the gradient that autograd found for the whole batch, without any hook's help."""
+
+    @property
+    @abstractmethod
+    def num_bytes(self) -> int:
+        """Memory that these gradients take."""
+
+
+class Engine(ABC):
+    """One way to tell users apart; knows nothing of clip norms and micro-batches.
+
+    Args:
+        hooked: the model with Opacus' hooks on it.
+        parameters: the trainable ones, in the model's order.
+        loss_per_user: see ``LossPerUser``.
+    """
+
+    def __init__(self, hooked: nn.Module, parameters: list[nn.Parameter], loss_per_user: LossPerUser) -> None:
+        self._hooked = hooked
+        self.parameters = parameters
+        self._loss_per_user = loss_per_user
+        hooked.train()
+        hooked.disable_hooks()  # type: ignore[operator]  # of Opacus, so unknown to nn.Module
+
+    @abstractmethod
+    def gradients(self, batch: Batch) -> BatchGradients:
+        """Forward and backward of a batch with at least one user.
+
+        Raises:
+            PerUserGradientError: a parameter does not have exactly one gradient for each user.
+        """
+
+    def plain_gradient(self, batch: Batch, user: int) -> Vector:
+        """One user's gradient by autograd alone, from a batch of this user only; shape (values,)."""
+        with known_warnings():
+            loss = self._losses(tuple(tensor[user : user + 1] for tensor in batch)).sum()
+            gradients = torch.autograd.grad(loss, self.parameters)
+        return np.concatenate([gradient.detach().numpy().ravel() for gradient in gradients])
+
+    def _backward(self, batch: Batch) -> Vector:
+        """Run the hooked model both ways; per-user quantities and ``grad`` are then on the parameters."""
+        self._forget()
+        self._hooked.enable_hooks()  # type: ignore[operator]
+        try:
+            with known_warnings():
+                losses = self._losses(batch)
+                losses.sum().backward()  # type: ignore[no-untyped-call]
+        except NotImplementedError as error:
+            raise PerUserGradientError(
+                f"Opacus cannot tell users apart in this model: {error}",
+                where="model",
+                remedy="use every layer once, or pass mode='hooks'",
+            ) from error
+        finally:
+            self._hooked.disable_hooks()  # type: ignore[operator]
+        if any(parameter.grad is None for parameter in self.parameters):
+            raise takes_no_part()
+        return losses.detach().numpy()
+
+    def _losses(self, batch: Batch) -> Tensor:
+        losses = self._loss_per_user(self._hooked, *batch)
+        if losses.shape != (num_users(batch),):
+            raise PerUserGradientError(
+                f"the loss has shape {tuple(losses.shape)}",
+                where="loss_per_user",
+                remedy="return one loss for each user, without reducing over users",
+            )
+        return losses
+
+    def _forget(self) -> None:
+        """Drop what an earlier batch, perhaps one that failed half-way, left on modules and parameters."""
+        self._hooked.zero_grad(set_to_none=True)
+        for module in self._hooked.modules():
+            module.__dict__.pop("activations", None)
+            module.__dict__.pop("max_batch_len", None)
+        for parameter in self.parameters:
+            parameter.__dict__.pop("_current_grad_sample", None)
+            parameter._forward_counter = 0  # type: ignore[attr-defined]  # Opacus' count of open uses
+
+
+def num_users(batch: Batch) -> int:
+    """Number of users in a batch.
+
+    Raises:
+        PerUserGradientError: its tensors disagree.
+    """
+    sizes = {tensor.shape[0] for tensor in batch}
+    if len(sizes) != 1:
+        raise PerUserGradientError(
+            "the tensors of a batch differ in their number of users", where="batch", remedy="put users first"
+        )
+    return sizes.pop()
+
+
+def check_rows(found: int, expected: int) -> None:
+    """One gradient for each user, or none is released.
+
+    Raises:
+        PerUserGradientError: the numbers differ.
+    """
+    if found != expected:
+        raise PerUserGradientError(
+            "a parameter's gradients are not one per user",
+            where="model",
+            remedy="keep users as the first dimension of every layer's input, items in a later one",
+        )
+
+
+def takes_no_part() -> PerUserGradientError:
+    """The error of a parameter without gradients."""
+    return PerUserGradientError(
+        "a trainable parameter took no part in the loss",
+        where="model",
+        remedy="freeze it with requires_grad_(False), or use it through its layer",
+    )
+
+
+def does_not_add_up() -> PerUserGradientError:
+    """The error of gradients that are not autograd's."""
+    return PerUserGradientError(
+        "per-user gradients do not add up to the gradient of the loss",
+        where="model",
+        remedy="use every weight through its layer only (not `z @ embedding.weight.T`)",
+    )
+
+
+class Probe:
+    """A random direction of rank one: a difference of two gradients is zero along it only if it is zero.
+
+    Freivalds' check (1977): with probability one, and at the cost of a vector instead of a matrix.
+
+    Args:
+        shape: of the parameter.
+        generator: fresh for each session; a constant one could be evaded.
+    """
+
+    def __init__(self, shape: torch.Size, generator: torch.Generator) -> None:
+        rows = shape[0] if shape else 1
+        columns = shape.numel() // max(rows, 1)
+        self.left = torch.randn(rows, generator=generator, dtype=torch.float64)
+        self.right = torch.randn(columns, generator=generator, dtype=torch.float64)
+
+    def of(self, matrix: Tensor) -> float:
+        """A parameter's gradient along the direction."""
+        return float(self.left @ (matrix.reshape(len(self.left), -1) @ self.right))
+
+    @property
+    def length(self) -> float:
+        """L2 norm of the direction."""
+        return float(self.left.norm() * self.right.norm())
+
+
+def fresh_generator() -> torch.Generator:
+    """A generator seeded by the operating system."""
+    return torch.Generator().manual_seed(secrets.randbits(63))
+
+
+@contextmanager
+def known_warnings() -> Iterator[None]:
+    """Silence what Opacus' hooks are used to."""
+    with warnings.catch_warnings():
+        # Inputs are data and need no gradient; the hooks use those of the outputs, as intended.
+        warnings.filterwarnings("ignore", message="Full backward hook is firing when gradients are computed")
+        yield

@@ -1,0 +1,91 @@
+"""Per-user gradients written out in full by Opacus' hooks: for models whose gradients are small.
+
+All of Opacus' machinery may be used here: layers used several times, shared parameters, recurrent cells.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from opacus import GradSampleModule
+from torch import Tensor, nn
+from typing_extensions import override
+
+from privacy.clipping import Clipping, clip_factors
+from privacy.dpsgd.base import (
+    CONSISTENCY_TOLERANCE,
+    Batch,
+    BatchGradients,
+    Engine,
+    LossPerUser,
+    Vector,
+    check_rows,
+    does_not_add_up,
+    num_users,
+    takes_no_part,
+)
+
+
+class HookedEngine(Engine):
+    """``GradSampleModule``: every parameter's ``grad_sample``."""
+
+    def __init__(self, model: nn.Module, parameters: list[nn.Parameter], loss_per_user: LossPerUser) -> None:
+        super().__init__(
+            GradSampleModule(model, loss_reduction="sum", strict=True), parameters, loss_per_user
+        )
+
+    @override
+    def gradients(self, batch: Batch) -> Rows:
+        losses = self._backward(batch)
+        samples = []
+        for parameter in self.parameters:
+            found = getattr(parameter, "grad_sample", None)
+            if not isinstance(found, Tensor):
+                raise takes_no_part()
+            check_rows(found.shape[0], num_users(batch))
+            samples.append(found.detach().reshape(len(found), -1).numpy())
+        total = [
+            parameter.grad.numpy().ravel() for parameter in self.parameters if parameter.grad is not None
+        ]
+        self._forget()
+        return Rows(losses, np.concatenate(samples, axis=1), np.concatenate(total))
+
+
+class Rows(BatchGradients):
+    """Gradients as a matrix, users × values."""
+
+    def __init__(self, losses: Vector, rows: Vector, total: Vector) -> None:
+        self.losses = losses
+        self._rows = rows
+        self._total = total
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+
+    @override
+    def check_total(self) -> None:
+        difference = np.linalg.norm(self._rows.sum(axis=0) - self._total)
+        if not difference <= CONSISTENCY_TOLERANCE * self.norms.sum():
+            raise does_not_add_up()
+
+    @override
+    def add_clipped(self, max_grad_norm: float, clipping: Clipping, total: Vector) -> None:
+        total += clip_factors(self.norms, max_grad_norm, clipping) @ self._rows
+
+    @override
+    def row(self, user: int) -> Vector:
+        row: Vector = self._rows[user]
+        return row
+
+    @override
+    def distance(self, user: int, alone: BatchGradients) -> float:
+        return float(np.linalg.norm(self._rows[user] - alone.row(0)))
+
+    @property
+    @override
+    def total_norm(self) -> float:
+        return float(np.linalg.norm(self._total))
+
+    @property
+    @override
+    def num_bytes(self) -> int:
+        # The rows, Opacus' copies of them and what those were made of.
+        return 3 * self._rows.nbytes

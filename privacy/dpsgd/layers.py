@@ -1,0 +1,209 @@
+"""Per-user gradients of single parameters, in the smallest form that has an exact norm.
+
+A layer that each user passes once has gradients of rank one, ``b ⊗ a``: the norm is ``|b| |a|``, so the
+matrix is never written out. An embedding's gradient has as many rows as the user has different items. What a
+user passes several times (positions of a sequence) is summed per user first, as Opacus' hooks do it: the norm
+of a sum by inner products of its terms (``aaᵀ ∘ bbᵀ``) loses half its digits where terms cancel, and a norm
+that comes out too small is a person who is not clipped.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from privacy.dpsgd.base import Probe
+
+# Added to lengths whose squares may underflow, so that no product of norms is below the real one.
+_UNDERFLOW = 1e-150
+
+
+class ParameterGradients(ABC):
+    """The gradients of one parameter, one for each user."""
+
+    @property
+    @abstractmethod
+    def num_users(self) -> int:
+        """How many there are."""
+
+    @property
+    @abstractmethod
+    def num_bytes(self) -> int:
+        """Memory they take."""
+
+    @abstractmethod
+    def norms(self) -> Tensor:
+        """(users,) L2 norms."""
+
+    @abstractmethod
+    def along(self, probe: Probe) -> float:
+        """Return their sum, along a direction."""
+
+    @abstractmethod
+    def add_scaled(self, factors: Tensor, total: Tensor) -> None:
+        """Add them, each times its user's factor, to ``total``, of the parameter's shape."""
+
+    @abstractmethod
+    def row(self, user: int) -> Tensor:
+        """One of them written out, flat."""
+
+    @abstractmethod
+    def distance(self, user: int, alone: ParameterGradients) -> float:
+        """Upper bound on the distance to the only gradient of ``alone``; infinite to another kind."""
+
+
+class OuterProducts(ParameterGradients):
+    """``b ⊗ a`` of a linear layer's weight: what came in (users, in) and what came back (users, out)."""
+
+    def __init__(self, inputs: Tensor, backprops: Tensor) -> None:
+        self.inputs = inputs
+        self.backprops = backprops
+
+    @property
+    @override
+    def num_users(self) -> int:
+        return len(self.backprops)
+
+    @property
+    @override
+    def num_bytes(self) -> int:
+        return self.inputs.nbytes + self.backprops.nbytes
+
+    @override
+    def norms(self) -> Tensor:
+        return (_lengths(self.inputs) + _UNDERFLOW) * (_lengths(self.backprops) + _UNDERFLOW)
+
+    @override
+    def along(self, probe: Probe) -> float:
+        return float((self.backprops @ probe.left) @ (self.inputs @ probe.right))
+
+    @override
+    def add_scaled(self, factors: Tensor, total: Tensor) -> None:
+        inputs, backprops = self.inputs, self.backprops
+        if inputs.shape[1] < backprops.shape[1]:
+            inputs = inputs * factors[:, None]
+        else:
+            backprops = backprops * factors[:, None]
+        total.addmm_(backprops.T, inputs)
+
+    @override
+    def row(self, user: int) -> Tensor:
+        return torch.outer(self.backprops[user], self.inputs[user]).flatten()
+
+    @override
+    def distance(self, user: int, alone: ParameterGradients) -> float:
+        if not isinstance(alone, OuterProducts):
+            return torch.inf
+        inputs, backprops = self.inputs[user], self.backprops[user]
+        moved_inputs = (inputs - alone.inputs[0]).norm() * backprops.norm()
+        return float(moved_inputs + (backprops - alone.backprops[0]).norm() * alone.inputs[0].norm())
+
+
+class WrittenOut(ParameterGradients):
+    """Gradients in full, (users, *shape): Opacus' own samplers make them."""
+
+    def __init__(self, samples: Tensor) -> None:
+        self.samples = samples.flatten(1)
+
+    @property
+    @override
+    def num_users(self) -> int:
+        return len(self.samples)
+
+    @property
+    @override
+    def num_bytes(self) -> int:
+        return self.samples.nbytes
+
+    @override
+    def norms(self) -> Tensor:
+        return _lengths(self.samples)
+
+    @override
+    def along(self, probe: Probe) -> float:
+        folded = self.samples.view(self.num_users, len(probe.left), -1)
+        return float(((folded @ probe.right) @ probe.left).sum())
+
+    @override
+    def add_scaled(self, factors: Tensor, total: Tensor) -> None:
+        total.view(-1).addmv_(self.samples.T, factors)
+
+    @override
+    def row(self, user: int) -> Tensor:
+        return self.samples[user]
+
+    @override
+    def distance(self, user: int, alone: ParameterGradients) -> float:
+        if not isinstance(alone, WrittenOut):
+            return torch.inf
+        return float((self.samples[user] - alone.samples[0]).norm())
+
+
+class EmbeddingRows(ParameterGradients):
+    """Gradients of an embedding: for each user, rows of different items, the others zero.
+
+    Args:
+        items: (users, positions) row numbers; a user may name an item several times.
+        backprops: (users, positions, width) what came back for each.
+        num_rows: of the embedding.
+        ignored: a row that is never trained (``padding_idx``), if any.
+    """
+
+    def __init__(self, items: Tensor, backprops: Tensor, num_rows: int, ignored: int | None) -> None:
+        self._num_rows = num_rows
+        order = items.argsort(dim=1, stable=True)
+        self.items = items.gather(1, order)
+        is_new = torch.ones_like(self.items)
+        is_new[:, 1:] = self.items[:, 1:] != self.items[:, :-1]
+        place = is_new.cumsum(1) - 1
+        if ignored is not None:
+            backprops = backprops.masked_fill((items == ignored)[:, :, None], 0.0)
+        width = backprops.shape[2]
+        everywhere = order[:, :, None].expand(-1, -1, width)
+        # Repeated items are summed here, once: norm and sum then use the very same numbers.
+        self.rows = torch.zeros_like(backprops).scatter_add_(
+            1, place[:, :, None].expand(-1, -1, width), backprops.gather(1, everywhere)
+        )
+        self.items = torch.zeros_like(self.items).scatter_(1, place, self.items)
+
+    @property
+    @override
+    def num_users(self) -> int:
+        return len(self.rows)
+
+    @property
+    @override
+    def num_bytes(self) -> int:
+        return self.rows.nbytes + self.items.nbytes
+
+    @override
+    def norms(self) -> Tensor:
+        return _lengths(self.rows.flatten(1))
+
+    @override
+    def along(self, probe: Probe) -> float:
+        return float(((self.rows @ probe.right) * probe.left[self.items]).sum())
+
+    @override
+    def add_scaled(self, factors: Tensor, total: Tensor) -> None:
+        scaled = self.rows * factors[:, None, None]
+        total.index_add_(0, self.items.flatten(), scaled.flatten(0, 1))
+
+    @override
+    def row(self, user: int) -> Tensor:
+        written = self.rows.new_zeros(self._num_rows, self.rows.shape[2])
+        return written.index_add_(0, self.items[user], self.rows[user]).flatten()
+
+    @override
+    def distance(self, user: int, alone: ParameterGradients) -> float:
+        if not isinstance(alone, EmbeddingRows) or not self.items[user].equal(alone.items[0]):
+            return torch.inf
+        return float((self.rows[user] - alone.rows[0]).norm())
+
+
+def _lengths(rows: Tensor) -> Tensor:
+    lengths: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    return lengths
