@@ -10,6 +10,8 @@ the coordinator cannot be reached, or has trouble     says so and asks again
 it or its charter cannot be trusted                   ends with exit code 8
 a duty fails here (a missing column, a full disk)     says so in the log and ``silo status``, tries again
 a peer cannot be trusted, the ledger may not pay      cancels the job
+training leads nowhere, the same in every silo        cancels the job; the rounds before it make a model
+the others went on without this silo                  replays what it missed, then says that it is back
 the board shows what this silo's disk does not know   burns the attempt; the job, where that cannot help
 ====================================================  ===================================================
 """
@@ -28,7 +30,7 @@ from typing import Any, TypeVar
 import structlog
 
 from federation.messages import Envelope, parse_envelope, proposal_id, verify_envelope
-from federation.rounds import Duty, JobState, StalePostError, advance, duty, propose
+from federation.rounds import Duty, JobState, Phase, StalePostError, advance, duty, propose
 from federation.steps import Step, durable
 from federation.transport.base import Connection, CoordinatorInfo
 from policies.canonical import digest
@@ -37,11 +39,12 @@ from privacy.agreement import KeyAgreementError
 from privacy.encryption.keyholder import JobKeyError
 from privacy.encryption.parameters import TENSEAL_VERSION
 from privacy.errors import ArchipelError, DeniedError, EquivocationError, TrustError
-from silo.jobs import close, contribute, start
+from silo.jobs import close, contribute, recover, start
 from silo.jobs import open as opening
 from silo.jobs.context import JobContext
 from silo.jobs.records import charge_what_left, check_records
 from silo.release import cancel
+from silo.session import NoNextStateError
 from silo.site import JobRecordLostError, RecordLostError, Site
 from silo.worker import Worker
 
@@ -65,13 +68,15 @@ HANDLERS: dict[Duty, Handler] = {
     Duty.UPLOAD: contribute.upload,
     Duty.RECEIVE: opening.receive,
     Duty.OPEN: opening.open_sum,
+    Duty.REPAIR: recover.repair,
+    Duty.RETURN: recover.come_back,
     Duty.HEAD: close.head,
     Duty.RECEIPTS: close.countersign,
     Duty.FINISH: close.finish,
 }
 
 _ENDS_AGENT = (TrustError, DeniedError)
-_ENDS_JOB = (TrustError, DeniedError, KeyAgreementError, JobKeyError)
+_ENDS_JOB = (TrustError, DeniedError, KeyAgreementError, JobKeyError, NoNextStateError)
 
 
 class CoordinatorMismatchError(TrustError):
@@ -218,8 +223,13 @@ class Agent:
             return self._give_up(context, error)
 
     def _give_up(self, context: JobContext, error: RecordLostError) -> Envelope:
-        """Burn the attempt; before a round, or where no further attempt can help, cancel the job."""
+        """Burn the attempt; before a round, or where no further attempt can help, cancel the job.
+
+        A silo that is absent stops nobody: it stays away, and says so to its own people.
+        """
         charge_what_left(context)
+        if context.me in context.state.absent:
+            raise error
         if context.state.round and not isinstance(error, JobRecordLostError):
             with suppress(JobRecordLostError):
                 return contribute.burn(context)
@@ -230,7 +240,7 @@ class Agent:
         with suppress(OSError):
             self._note(job, problem=str(error))
         ends_job = isinstance(error, _ENDS_JOB) and not isinstance(error, EquivocationError)
-        if ends_job and due not in (None, Duty.ANSWER, Duty.FINISH):
+        if ends_job and due not in (None, Duty.ANSWER, Duty.RETURN, Duty.FINISH):
             await self._cancel(job)
 
     async def _cancel(self, job: str) -> None:
@@ -253,6 +263,7 @@ class Agent:
             "phase": state.phase.value,
             "round": state.round,
             "num_rounds": state.num_rounds,
+            "absent": self._site.name in state.absent and state.phase is not Phase.ENDED,
             "outcome": state.outcome,
             "reason": state.reason,
             "problem": problem,

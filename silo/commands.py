@@ -13,6 +13,8 @@ from policies.console import HERE, Debug, Dir, Json, command, emit_json, progres
 POLICY_DAYS = 365
 
 silo_app = typer.Typer(no_args_is_help=True, help="Run this organisation's silo agent.")
+checkpoint_app = typer.Typer(no_args_is_help=True, help="Weights that a later job can start from.")
+silo_app.add_typer(checkpoint_app, name="checkpoint")
 
 Name = Annotated[str, typer.Option(help="The organisation's name in the federation, such as shop-a.")]
 JobOption = Annotated[str | None, typer.Option("--job", help="Use this job's model; default: the newest.")]
@@ -120,6 +122,25 @@ def resume(directory: Dir = HERE, debug: Debug = False) -> None:
     say("Resumed.")
 
 
+@checkpoint_app.command("add")
+@command
+def add_checkpoint(
+    file: Annotated[Path, typer.Argument(help="A checkpoint.safetensors of an earlier job.")],
+    directory: Dir = HERE,
+    json_file: Json = None,
+    debug: Debug = False,
+) -> None:
+    """Check a checkpoint and keep it here, for plans whose model.start_from names its SHA-256."""
+    from federation.identity import Party
+    from silo.checkpoints import add_checkpoint as keep
+
+    Party.load(directory)
+    sha256, path = keep(directory, file)
+    say(f"{path} is ready for plans that say `start_from: {sha256}`.")
+    say("Each silo of such a plan needs the same file; a job's own checkpoint is found without adding it.")
+    emit_json({"sha256": sha256, "path": path}, json_file)
+
+
 @command
 def recommend(
     user: Annotated[str, typer.Option("--user", help="User id, as in this silo's own data.")],
@@ -154,6 +175,8 @@ def recommend(
     for row in ranked.rows:
         table.add_row(str(row.rank), row.item_id, row.title, f"{row.score:.4g}")
     say(f"for {user}, by job {finished.job}")
+    if finished.note is not None:
+        say.warn(f"this model is of a job that did not run to its end: {finished.note}")
     say(table)
     if ranked.fallback is not None:
         say.warn(notes[ranked.fallback])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +23,23 @@ class NoModelError(DataError):
 
 @dataclass(frozen=True)
 class Finished:
-    """One job's result at one silo."""
+    """One job's result at one silo.
+
+    Attributes:
+        job: its handle.
+        plan: as this silo accepted it.
+        dataset: whose rows the plan uses here.
+        catalogue: what the model ranks.
+        recommender: the model.
+        note: what a model of fewer rounds than planned says of itself, or None.
+    """
 
     job: str
     plan: Plan
     dataset: Dataset
     catalogue: Catalogue
     recommender: Recommender
+    note: str | None = None
 
 
 def load_finished(directory: Path, job: str | None = None) -> Finished:
@@ -44,7 +55,14 @@ def load_finished(directory: Path, job: str | None = None) -> Finished:
     found = policy.dataset_for(plan.purpose)
     if found is None:
         raise NoModelError("the job's policy names no dataset", where=str(path.parent))
-    return Finished(path.parent.name, plan, found[1], plan_catalogue(directory, plan), Recommender.load(path))
+    return Finished(
+        job=path.parent.name,
+        plan=plan,
+        dataset=found[1],
+        catalogue=plan_catalogue(directory, plan),
+        recommender=Recommender.load(path),
+        note=json.loads((path.parent / "model-card.json").read_bytes()).get("note"),
+    )
 
 
 def _model_path(directory: Path, job: str | None) -> Path:

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from federation.rounds import JobState
 from policies.plan import Plan
-from policies.price import plan_epsilon
+from policies.price import spent_epsilon
+from privacy.events import EventCount
+from silo.tasks import Built
 
 
 def model_card(
-    state: JobState, charter_name: str, model: dict[str, Any], epsilon_pld: float
+    state: JobState, charter_name: str, built: Built, events: Sequence[EventCount], *, num_opened: int
 ) -> dict[str, Any]:
-    """The card beside a model file: public facts of its plan only.
+    """The card beside a model file: public facts of its job only.
 
     Args:
         state: the job.
         charter_name: the federation.
-        model: SHA-256 and size of the model file.
-        epsilon_pld: of the plan, by the second accountant.
+        built: facts about the files.
+        events: what the silo's ledger committed for the job.
+        num_opened: training rounds in the model.
     """
     plan = state.plan
-    return {
+    card: dict[str, Any] = {
         "kind": "ModelCard",
         "schema_version": 1,
         "federation": charter_name,
@@ -33,21 +37,34 @@ def model_card(
         "family": plan.model.family,
         "silos": list(plan.silos),
         "catalogue": plan.catalogue.model_dump(mode="json"),
-        "model": model,
+        "model": built.facts,
+        "checkpoint": built.checkpoint_sha256,
+        "rounds": {"opened": num_opened, "planned": plan.training.rounds},
+        "note": note_of(state, num_opened),
         "privacy": {
             "statement": privacy_statement(plan),
             "unit": plan.privacy.unit,
             "neighboring_relation": plan.privacy.neighboring_relation,
             "target_epsilon": plan.privacy.target_epsilon,
             "target_delta": plan.privacy.target_delta,
-            "epsilon": plan_epsilon(plan),
-            "epsilon_pld": epsilon_pld,
+            "epsilon": spent_epsilon(plan, events),
+            "epsilon_pld": built.epsilon_pld,
             "accountant": plan.privacy.filter,
             "noise_placement": plan.privacy.noise_placement,
             "colluding_silos": plan.privacy.colluding_silos,
             "max_silos_per_user": plan.privacy.max_silos_per_user,
         },
     }
+    return card if built.metrics is None else card | {"metrics": built.metrics}
+
+
+def note_of(state: JobState, num_opened: int) -> str | None:
+    """What a model of fewer rounds than planned says of itself; None for a whole one."""
+    planned = state.plan.training.rounds
+    if state.outcome in (None, "completed") and num_opened == planned:
+        return None
+    why = "this silo was absent" if state.outcome in (None, "completed") else state.outcome
+    return f"after {num_opened} of {planned} rounds: {why}"
 
 
 def privacy_statement(plan: Plan) -> str:

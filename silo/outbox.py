@@ -114,6 +114,13 @@ class Outbox:
             (private_key, job, round_, attempt),
         )
 
+    def forget_rounds_before(self, job: str, round_: int) -> None:
+        """Erase contributions, keys and bulk bytes of rounds that are opened; what was said of them stays."""
+        self._execute("DELETE FROM contributions WHERE job = ? AND round < ?", (job, round_))
+        for path in self._directory.glob(f"{job}-*-*-*"):
+            if int(path.name.rsplit("-", 2)[1]) < round_:
+                path.unlink()
+
     def path(self, job: str, kind: str, round_: int, attempt: int) -> Path:
         """Where this job's bulk bytes of one attempt lie."""
         return self._directory / f"{job}-{kind}-{round_}-{attempt}"

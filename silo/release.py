@@ -30,9 +30,13 @@ from federation.messages import (
     Keys,
     LedgerHead,
     Opened,
+    Pause,
     ReasonCode,
     Receipts,
     Received,
+    Repaired,
+    Resume,
+    Return,
     Stream,
     seal,
 )
@@ -94,6 +98,11 @@ OUTBOUND: Mapping[type[Body], Mapping[str, Declaration]] = {
     Failed: {},
     Burn: {"reason": Free("one of two constants")},
     Cancel: {},
+    # Said by whoever may stop a job; a person says it, and it carries nothing.
+    Pause: {},
+    Resume: {},
+    Return: {},
+    Repaired: {"digest": _KEYED},
     LedgerHead: {
         "seq": Free("number of ledger entries: one per durable step of a job, never per row"),
         "hash": Free("a hash over signed entries"),

@@ -17,8 +17,12 @@ from policies.silo_policy import Dataset
 from silo.data.catalogue import Catalogue
 from silo.data.cleaning import CleaningReport, TooManyUsersError, clean
 from silo.data.interactions import Interactions
-from silo.data.sources import read_dataset, read_exclusions
+from silo.data.sources import read_dataset, read_exclusions, source_files
 from silo.data.splits import NoTimesError, hold_out
+from silo.data.tables import UnreadableTableError
+
+SourceStamp = tuple[tuple[str, int, int, int], ...]
+"""Path, time of the last change in nanoseconds, size and inode of each source file."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,30 @@ def load_rows(directory: Path, plan: Plan, dataset: Dataset, *, strict: bool = F
         interactions, holdout.kind, fraction=holdout.fraction, seed=holdout.seed, strict=strict
     )
     return Rows(train, held_out, catalogue, report)
+
+
+def source_stamp(directory: Path, dataset: Dataset) -> SourceStamp:
+    """Which files ``load_rows`` would read, the opt-outs among them, and how to see that one has changed.
+
+    Taken before the rows are read, so that a change in between is noticed the next time.
+
+    Raises:
+        UnreadableTableError: a source is missing.
+    """
+    paths = source_files(dataset, directory)
+    if dataset.exclude_users is not None:
+        paths.append(directory / dataset.exclude_users)
+    return tuple(_stamp(path) for path in paths)
+
+
+def _stamp(path: Path) -> tuple[str, int, int, int]:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise UnreadableTableError(
+            error.strerror or "it cannot be read", where=str(path), remedy="Put the file back."
+        ) from error
+    return str(path), found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def all_rows(directory: Path, plan: Plan, dataset: Dataset) -> Interactions:

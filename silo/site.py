@@ -174,6 +174,17 @@ class Site:
         path = self._job_path(job, "rows.json")
         return list(json.loads(path.read_bytes())) if path.exists() else []
 
+    def remember_repair(self, job: str, what: str) -> None:
+        """Keep that something of a job was damaged here and what became of it, for this silo's own people."""
+        write_atomically(
+            self._job_path(job, "repairs.json"), json.dumps([*self.repairs(job), what], indent=2).encode()
+        )
+
+    def repairs(self, job: str) -> list[str]:
+        """What was damaged here during a job; empty if nothing."""
+        path = self._job_path(job, "repairs.json")
+        return list(json.loads(path.read_bytes())) if path.exists() else []
+
     def job_note(self, job: str) -> dict[str, Any]:
         """What the agent last noted about a job; empty if nothing."""
         path = self._job_path(job, "state.json")

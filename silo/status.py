@@ -12,6 +12,7 @@ from federation.transport.grpc_client import connect
 from policies.trust import days_left
 from privacy.errors import ArchipelError
 from silo.config import load_config
+from silo.progress import read_progress
 from silo.running import endpoint_of
 from silo.site import Site
 
@@ -41,8 +42,14 @@ async def gather(directory: Path) -> dict[str, Any]:
                 }
                 for account in accounts
             ],
-            "jobs": [note | {"rows": site.remarks(note["job"])} for note in site.job_notes()],
+            "jobs": [note | _local(site, note["job"]) for note in site.job_notes()],
         }
+
+
+def _local(site: Site, job: str) -> dict[str, Any]:
+    """What only this silo knows of a job."""
+    progress = read_progress(site.directory / "jobs" / job)
+    return {"rows": site.remarks(job), "repairs": site.repairs(job), "progress": progress}
 
 
 async def _reach(site: Site) -> dict[str, Any]:
@@ -78,7 +85,17 @@ def describe(found: dict[str, Any]) -> list[object]:
     for job in found["jobs"]:
         state = job["outcome"] or f"{job['phase']}, round {job['round']} of {job['num_rounds']}"
         lines.append(f"job {job['job']}: {state}")
-        lines += [f"  {remark}" for remark in job["rows"]]
+        if job.get("absent"):
+            lines.append("  the others went on without this silo; it comes back as soon as it has caught up")
+        if job["progress"]:
+            lines.append(f"  loss of this silo's own users, {_losses(job['progress'])} (stays here)")
+        lines += [f"  {remark}" for remark in (*job["repairs"], *job["rows"])]
         if job["problem"]:
             lines.append(f"  waits: {job['problem']}")
     return lines
+
+
+def _losses(progress: list[dict[str, Any]]) -> str:
+    """The first and the latest figure."""
+    shown = progress[:1] + progress[1:][-1:]
+    return ", ".join(f"after round {entry['round']}: {entry['local_loss']:.4f}" for entry in shown)

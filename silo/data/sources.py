@@ -59,7 +59,7 @@ def read_dataset(
         if role not in columns
     ]
     tables = []
-    for path in _files(dataset, directory):
+    for path in source_files(dataset, directory):
         table = read_table(path, dataset.source.format, may_be_empty=not strict, strict=strict)
         first_line = 1 if dataset.source.format == "parquet" else 2
         rows = standard_rows(
@@ -109,7 +109,12 @@ def read_exclusions(dataset: Dataset, directory: Path, *, strict: bool = True) -
     return frozenset(ids.drop_nulls().to_list())
 
 
-def _files(dataset: Dataset, directory: Path) -> list[Path]:
+def source_files(dataset: Dataset, directory: Path) -> list[Path]:
+    """The files a dataset is read from, sorted.
+
+    Raises:
+        UnreadableTableError: nothing matches.
+    """
     pattern = dataset.source.path
     absolute = pattern if Path(pattern).is_absolute() else f"{glob.escape(str(directory))}/{pattern}"
     found = sorted(Path(match) for match in glob.glob(absolute, recursive=True))

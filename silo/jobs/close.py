@@ -12,11 +12,10 @@ from policies.canonical import signed_bytes
 from policies.files import write_atomically
 from policies.signing import SignatureError
 from privacy.ledger import records
-from silo.jobs.aggregates import open_aggregates
 from silo.jobs.context import JobContext
+from silo.jobs.model import leave_usable_model, write_model
 from silo.jobs.records import charge_what_left
-from silo.model_card import model_card
-from silo.worker import ModelTask
+from silo.session import STATE_FILE
 
 log = structlog.get_logger("silo")
 
@@ -25,37 +24,16 @@ async def head(context: JobContext) -> Envelope:
     """Write the model, give back what was reserved and not used, and post where the ledger stands."""
     if stored := context.said(PostKind.HEAD):
         return stored
-    await _write_model(context)
     charge_what_left(context)
+    await write_model(context)
     with durable(Step.REST_RELEASED):
         context.site.ledger.release_rest(context.job)
     current = context.site.ledger.head()
     return context.say(LedgerHead(seq=current.seq, hash=current.hash), Step.HEAD_STORED)
 
 
-async def _write_model(context: JobContext) -> None:
-    state, target = context.state, context.directory / "model.safetensors"
-    part = target.with_name("model.part")
-    has_metrics = state.opened_attempt(state.num_rounds) is not None  # a burned metrics sum is not repeated
-    task = ModelTask(
-        directory=context.site.directory,
-        plan=state.plan,
-        aggregates=await open_aggregates(
-            context, state.num_rounds if has_metrics else state.plan.training.rounds
-        ),
-        target=part,
-    )
-    with durable(Step.MODEL_WRITTEN):
-        built = await context.worker.write_model(task)
-        card = model_card(state, context.site.charter.name, built.facts, built.epsilon_pld)
-        if built.metrics is not None:
-            card["metrics"] = built.metrics
-        write_atomically(context.directory / "model-card.json", json.dumps(card, indent=2).encode())
-        part.replace(target)
-
-
 async def countersign(context: JobContext) -> Envelope:
-    """Sign every other member's ledger head."""
+    """Sign the ledger head of every other silo that posted one."""
     if stored := context.said(PostKind.RECEIPTS):
         return stored
     receipts = []
@@ -69,10 +47,14 @@ async def countersign(context: JobContext) -> Envelope:
 
 
 async def finish(context: JobContext) -> None:
-    """File the receipts, release what is left of the reservation, erase every secret of the job."""
+    """File the receipts, release what is left of the reservation, erase every secret of the job.
+
+    However it ended: what was opened and paid for stays usable as a model.
+    """
     site, job = context.site, context.job
     if job in site.ledger.state().jobs:
         charge_what_left(context)
+        await leave_usable_model(context)
         site.ledger.release_rest(job)
         receipts = _valid_receipts(context)
         if receipts:
@@ -81,9 +63,11 @@ async def finish(context: JobContext) -> None:
             text = json.dumps([item.model_dump(mode="json") for item in receipts], indent=2)
             write_atomically(context.directory / "receipts.json", text.encode())
     with durable(Step.SECRETS_ERASED):
+        await context.worker.forget_job(context.directory)
         site.outbox.erase_secrets(job)
-        for path in (*context.directory.glob("aggregate-*"), *context.directory.glob("model.part*")):
-            path.unlink()
+        for pattern in ("aggregate-*", "*.part", STATE_FILE):
+            for path in context.directory.glob(pattern):
+                path.unlink()
 
 
 def _valid_receipts(context: JobContext) -> list[records.Receipt]:

@@ -52,6 +52,11 @@ class JobContext:
         return self.state.round, self.state.attempt
 
     @property
+    def contributors(self) -> tuple[str, ...]:
+        """The silos of the current (round, attempt), in roster order."""
+        return self.state.contributors_of(*self.at)
+
+    @property
     def shape(self) -> RoundShape:
         """The current round's shape."""
         return self.state.shapes[self.state.round - 1]
@@ -100,25 +105,25 @@ class JobContext:
         return stored[:-GROUP_KEY_BYTES], stored[-GROUP_KEY_BYTES:]
 
     def ephemeral_body(self, key: EphemeralKey, nonce: bytes) -> Ephemeral:
-        """A signed-to-be ephemeral key of this silo for the current place."""
+        """A signed-to-be ephemeral key of this silo for the current place, and the silos it is for."""
         return Ephemeral(
             public_key=key.public_bytes().hex(),
             nonce=nonce.hex(),
             plan_sha256=self.state.plan_sha256,
-            roster=self.state.roster,
+            roster=self.contributors,
             policy_version=self.authorization.policy_version,
             expires=self.authorization.policy_expires,
         )
 
     def pair_keys(self, private: bytes, purpose: Purpose, *, in_round: bool = False) -> dict[str, bytes]:
-        """Keys shared with each other silo, from the signed ephemerals of the place.
+        """Keys shared with each other silo of the place, from its signed ephemerals.
 
         Raises:
             ProtocolError: an ephemeral is missing.
         """
         round_, attempt = self.at if in_round else (0, 0)
         posts = self.state.roster_posts(PostKind.EPHEMERAL, round=round_, attempt=attempt)
-        if len(posts) != len(self.state.roster):
+        if len(posts) != len(self.state.contributors_of(round_, attempt)):
             raise ProtocolError("not every silo has posted its ephemeral key")
         mine = EphemeralKey.from_bytes(private)
         transcript = self.state.transcript(round_, attempt)

@@ -15,19 +15,22 @@ from federation.messages import BlobKind, BlobRef, Burn, Envelope, PostKind, Str
 from federation.steps import Step, durable
 from privacy.agreement import EphemeralKey, Purpose, tag_key
 from privacy.ledger.ledger import Charge
-from silo.jobs.aggregates import open_aggregates
+from silo.jobs.aggregates import bring_up_to_date
 from silo.jobs.context import JobContext
 from silo.jobs.start import check_expiries, check_fingerprints, fetch_catalogue
 from silo.release import release_stream
 from silo.site import RecordLostError
-from silo.worker import ContributionTask, ProtectTask
+from silo.tasks import ContributionTask, ProtectTask
 
-LEAVING_SECONDS = 1.0
+LEAVING_SECONDS = 0.25
 """Contributions leave this long after they were begun, or twice, four times … as long: peers see which."""
 
 
 async def contribute(context: JobContext) -> Envelope:
-    """Make this attempt's integers and post the ephemeral key that will mask them."""
+    """Make this attempt's integers and post the ephemeral key that will mask them.
+
+    A new attempt is always drawn anew: the same integers under other contributors would tell them apart.
+    """
     if stored := context.said(PostKind.EPHEMERAL, in_round=True):
         return stored
     check_expiries(context)
@@ -55,15 +58,14 @@ def seconds_to_leave(taken_seconds: float) -> float:
 
 
 async def _draw(context: JobContext) -> None:
-    """Read rows, sum, clip and noise in the worker; charge what the noise says it was; store."""
+    """Catch up, read rows, sum, clip and noise in the worker; charge what the noise says it was; store."""
     await fetch_catalogue(context)
     site, (round_, attempt) = context.site, context.at
+    site.outbox.forget_rounds_before(context.job, round_)
     task = ContributionTask(
-        directory=site.directory,
-        plan=context.state.plan,
+        course=await bring_up_to_date(context, round_ - 1),
         dataset=site.dataset(context.job, context.authorization),
-        round=round_,
-        aggregates=await open_aggregates(context, round_ - 1),
+        contributors=len(context.contributors),
     )
     drawn = await context.worker.contribute(task)
     site.remember_remarks(context.job, drawn.remarks)
@@ -87,9 +89,10 @@ async def protect(context: JobContext) -> Envelope:
         raise RecordLostError("this silo has lost the contribution of this attempt")
     secret, group_key = context.secrets()
     task = ProtectTask(
+        job_directory=context.directory,
         levels=found.levels,
         layout=context.shape.layout,
-        contributors=len(context.state.roster),
+        contributors=len(context.contributors),
         me=context.me,
         pair_keys=context.pair_keys(found.private_key, Purpose.MASK, in_round=True),
         tag_key=tag_key(group_key, context.job_id, round_, attempt),

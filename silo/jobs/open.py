@@ -82,7 +82,7 @@ def _is_checked(context: JobContext) -> bool:
 
 
 async def _recompute(context: JobContext) -> None:
-    """Add all signed streams once more and compare with the very bytes that will be opened.
+    """Add all contributors' signed streams once more and compare with the very bytes that will be opened.
 
     Raises:
         ForgedSumError: it is another sum.

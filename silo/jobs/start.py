@@ -21,7 +21,8 @@ from federation.steps import Step, durable
 from policies.decision import Authorization, PolicyDeniedError, Reason, authorize, reauthorize
 from policies.trust import require_unexpired
 from privacy.agreement import EphemeralKey, Purpose, key_fingerprint, require_equal, unwrap, wrap
-from privacy.errors import BudgetExceededError, ProtocolError
+from privacy.errors import BudgetExceededError, DataError, ProtocolError
+from silo.checkpoints import CheckpointMissingError
 from silo.data.catalogue import MAX_CATALOGUE_BYTES, Catalogue
 from silo.jobs.context import GROUP_KEY_BYTES, JOB_SECRETS, START_KEY, JobContext
 from silo.release import refuse
@@ -39,6 +40,7 @@ async def answer(context: JobContext) -> Envelope:
     try:
         authorization = _authorise(context)
         await _check_catalogue(context)
+        await _check_checkpoint(context)
         accepted = _reserve(context, authorization)
     except PolicyDeniedError as denied:
         context.site.remember_denial(job, [asdict(reason) for reason in denied.reasons])
@@ -82,6 +84,23 @@ async def _check_catalogue(context: JobContext) -> None:
     found, wanted = len(await fetch_catalogue(context)), context.state.plan.catalogue.items
     if found != wanted:
         raise PolicyDeniedError((_other_catalogue(f"{wanted} items", f"the {found} that its file has"),))
+
+
+async def _check_checkpoint(context: JobContext) -> None:
+    """A plan that starts from earlier weights needs the very same file in every silo; nobody sends it."""
+    wanted = getattr(context.state.plan.model, "start_from", None)
+    if wanted is None:
+        return
+    try:
+        await context.worker.check_start(context.site.directory, context.state.plan)
+    except DataError as error:
+        missing = isinstance(error, CheckpointMissingError)
+        code = CheckpointMissingError.code if missing else "checkpoint_mismatch"
+        found = "not here" if missing else error.message
+        remedy = "archipel silo checkpoint add FILE" if missing else "propose a plan that fits the checkpoint"
+        raise PolicyDeniedError(
+            (Reason(code, "model.start_from", found, f"the checkpoint {wanted[:16]}…", remedy),)
+        ) from error
 
 
 def _stale(submitted: datetime) -> Reason:

@@ -23,15 +23,15 @@ from federation.rounds import JobState, Phase, advance
 from policies.plan import Plan
 from policies.price import RoundShape, schedule
 from privacy.errors import EquivocationError
-from privacy.noise import NoiseError, NoiseShare, RandomnessReuseError
+from privacy.noise import NoisedIntegers, NoiseError, NoiseShare, RandomnessReuseError
 from privacy.packing import PLAIN_MODULUS, Layout, LayoutError
-from silo import worker
+from silo import tasks
 from silo.data.interactions import Interactions
 from silo.models.base import Integers, State
 from silo.models.item_graph import ItemGraph
 from silo.models.popularity import Popularity
 from silo.outbox import Outbox
-from silo.worker import Drawn, noise_levels
+from silo.tasks import ContributionTask, Drawn, add_noise
 from tests.contracts.family_contract import FamilyContract, make_catalogue, make_plan
 from tests.contracts.federation_directories import SILOS
 from tests.contracts.secure_roster import Roster
@@ -40,7 +40,7 @@ from tests.support.captured_job import open_streams
 from tests.support.little_federation import InThreadWorker, LittleFederation, little_federation
 from tests.support.uniformity import BY_CHANCE, p_uniform
 
-Noising = Callable[[NDArray[np.int64], RoundShape, Plan], Drawn]
+Noising = Callable[[NDArray[np.int64], RoundShape, int], NoisedIntegers]
 
 SABOTEUR = SILOS[1]
 HONEST = tuple(silo for silo in SILOS if silo != SABOTEUR)
@@ -56,11 +56,11 @@ class SabotagedWorker(InThreadWorker):
         self.attempts = 0
 
     @override
-    async def contribute(self, task: worker.ContributionTask) -> Drawn:
+    async def contribute(self, task: ContributionTask) -> Drawn:
         self.attempts += 1
         with self._patch.context() as patched:
-            patched.setattr(worker, "noise_levels", self._noising)
-            return worker.draw_contribution(task)
+            patched.setattr(tasks, "add_noise", self._noising)
+            return tasks.draw_contribution(task)
 
 
 @pytest.fixture
@@ -159,10 +159,9 @@ def shape(plan: Plan) -> RoundShape:
 
 
 def test_the_honest_step_adds_the_share_and_reports_the_event(plan: Plan, shape: RoundShape) -> None:
-    signal = np.zeros(shape.values, dtype=np.int64)
-    drawn = noise_levels(signal, shape, plan)
-    assert drawn.event == shape.event
-    assert (drawn.levels + shape.offset).any()
+    noised, event = add_noise(np.zeros(shape.values, dtype=np.int64), shape, plan.num_silos)
+    assert event == shape.event
+    assert noised.any()
 
 
 @pytest.mark.parametrize(
@@ -172,7 +171,7 @@ def test_too_little_noise_for_the_promise_is_never_drawn(
     plan: Plan, shape: RoundShape, noising: Noising
 ) -> None:
     with pytest.raises(NoiseError, match="noise multiplier"):
-        noising(np.zeros(shape.values, dtype=np.int64), shape, plan)
+        noising(np.zeros(shape.values, dtype=np.int64), shape, plan.num_silos)
 
 
 def test_a_share_drawn_once_does_not_noise_a_second_contribution(plan: Plan, shape: RoundShape) -> None:

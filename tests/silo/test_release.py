@@ -26,7 +26,7 @@ from silo.site import Site
 from tests.contracts.small_federation import SmallFederation, make_small_federation
 
 JOB = "ab" * 16
-NOT_A_SILOS = {PostKind.PROPOSAL, PostKind.SUM, PostKind.ENDED}
+NOT_A_SILOS = {PostKind.PROPOSAL, PostKind.SUM, PostKind.ABSENCE, PostKind.ENDED}
 STREAM = Stream(sha256="1" * 64, num_bytes=10, num_frames=1)
 
 

@@ -1,6 +1,6 @@
 """Variants of a silo's noising step with something taken out. They exist under tests only.
 
-Each has the signature of :func:`silo.worker.noise_levels`.
+Each has the signature of :func:`silo.tasks.add_noise`.
 """
 
 from __future__ import annotations
@@ -10,66 +10,60 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.plan import Plan
 from policies.price import RoundShape
-from privacy.events import GaussianEvent
-from privacy.noise import NoiseShare
-from silo.worker import Drawn
+from privacy.noise import NoisedIntegers, NoiseShare
 
 Integers = NDArray[np.int64]
 
 
-def _levels(integers: Integers, shape: RoundShape) -> Integers:
-    return np.clip(integers, shape.offset, shape.signal_max + shape.headroom) - shape.offset
-
-
 def _clamped(signal: Integers, shape: RoundShape) -> Integers:
-    return np.clip(signal, shape.signal_min, shape.signal_max)
+    return np.clip(signal, shape.step_signal_min, shape.step_signal_max)
 
 
-def no_noise(signal: Integers, shape: RoundShape, plan: Plan) -> Drawn:
+def no_noise(signal: Integers, shape: RoundShape, contributors: int) -> NoisedIntegers:
     """The line that draws is gone, and so is what it returned."""
     event: Any = None
-    return Drawn(_levels(_clamped(signal, shape), shape), event)
+    return NoisedIntegers(_clamped(signal, shape), event)
 
 
-def noise_of_another_generator(signal: Integers, shape: RoundShape, plan: Plan) -> Drawn:
+def noise_of_another_generator(signal: Integers, shape: RoundShape, contributors: int) -> NoisedIntegers:
     """Floating-point noise of a library's generator: it reports no event."""
     event: Any = None
     noise = np.rint(np.random.default_rng().normal(0, shape.share_std, signal.shape)).astype(np.int64)
-    return Drawn(_levels(_clamped(signal, shape) + noise, shape), event)
+    return NoisedIntegers(_clamped(signal, shape) + noise, event)
 
 
-def half_the_noise(signal: Integers, shape: RoundShape, plan: Plan) -> Drawn:
+def half_the_noise(signal: Integers, shape: RoundShape, contributors: int) -> NoisedIntegers:
     """Half the standard deviation under the promised event."""
-    assert isinstance(shape.event, GaussianEvent)
     share = NoiseShare(
-        shape.share_std / 2,
-        num_shares=plan.num_noise_shares,
+        shape.share_std_among(contributors) / 2,
+        num_shares=shape.num_shares_among(contributors),
         sensitivity=shape.sensitivity,
-        promised=shape.event,
+        promised=shape.step_event,
     )
-    noised, event = share.add_to(_clamped(signal, shape))
-    return Drawn(_levels(noised, shape), event)
+    return share.add_to(_clamped(signal, shape))
 
 
-def half_the_noise_and_says_so(signal: Integers, shape: RoundShape, plan: Plan) -> Drawn:
+def half_the_noise_and_says_so(signal: Integers, shape: RoundShape, contributors: int) -> NoisedIntegers:
     """Half the standard deviation under the event that this is."""
-    assert isinstance(shape.event, GaussianEvent)
-    honest = shape.event.model_copy(update={"noise_multiplier": shape.event.noise_multiplier / 2})
+    promised = shape.step_event
+    honest = promised.model_copy(update={"noise_multiplier": promised.noise_multiplier / 2})
     share = NoiseShare(
-        shape.share_std / 2, num_shares=plan.num_noise_shares, sensitivity=shape.sensitivity, promised=honest
+        shape.share_std_among(contributors) / 2,
+        num_shares=shape.num_shares_among(contributors),
+        sensitivity=shape.sensitivity,
+        promised=honest,
     )
-    noised, event = share.add_to(_clamped(signal, shape))
-    return Drawn(_levels(noised, shape), event)
+    return share.add_to(_clamped(signal, shape))
 
 
-def noise_of_fewer_shares(signal: Integers, shape: RoundShape, plan: Plan) -> Drawn:
+def noise_of_fewer_shares(signal: Integers, shape: RoundShape, contributors: int) -> NoisedIntegers:
     """The collusion that the plan covers is forgotten: shares as if all silos were honest."""
-    assert isinstance(shape.event, GaussianEvent)
-    std = shape.share_std * (plan.num_noise_shares / plan.num_silos) ** 0.5
+    num_shares = shape.num_shares_among(contributors)
     share = NoiseShare(
-        std, num_shares=plan.num_noise_shares, sensitivity=shape.sensitivity, promised=shape.event
+        shape.share_std_among(contributors) * (num_shares / contributors) ** 0.5,
+        num_shares=num_shares,
+        sensitivity=shape.sensitivity,
+        promised=shape.step_event,
     )
-    noised, event = share.add_to(_clamped(signal, shape))
-    return Drawn(_levels(noised, shape), event)
+    return share.add_to(_clamped(signal, shape))
