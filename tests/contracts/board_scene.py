@@ -124,7 +124,8 @@ class Scene:
     keys: dict[str, PrivateKey] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.keys = {name: PrivateKey.generate() for name in (*self.plan.silos, HUB, "stranger")}
+        made = {name: PrivateKey.generate() for name in (*self.plan.silos, HUB, "stranger")}
+        self.keys = made | self.keys
         body = Proposal(
             plan=self.plan.model_dump(mode="json", exclude_unset=True),
             catalogue_bytes=10,
@@ -166,7 +167,7 @@ class Scene:
             case Duty.FINGERPRINT:
                 return Fingerprint(macs=dict.fromkeys(others, HEX))
             case Duty.HEAD:
-                return LedgerHead(seq=7, hash=hashlib.sha256(silo.encode()).hexdigest())
+                return self.head(silo)
             case Duty.RECEIPTS:
                 return self.receipts(state, silo)
             case _:
@@ -203,6 +204,13 @@ class Scene:
     def stream(self, state: JobState) -> Stream:
         num_frames = state.shapes[state.round - 1].layout.num_frames
         return Stream(sha256=os.urandom(32).hex(), num_bytes=1000, num_frames=num_frames)
+
+    def head(self, silo: str) -> LedgerHead:
+        return LedgerHead(seq=7, hash=hashlib.sha256(silo.encode()).hexdigest())
+
+    def receipt_of(self, silo: str) -> Receipt:
+        head = self.head(silo)
+        return Receipt(silo=silo, seq=head.seq, hash=head.hash, signature="s")
 
     def receipts(self, state: JobState, silo: str) -> Receipts:
         heads = [post for post in state.roster_posts(PostKind.HEAD) if post.sender != silo]
