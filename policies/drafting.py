@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from policies.plan import STATISTICS, Plan
+from policies.plan import STATISTICS, FamilyName, Plan
 from policies.price import (
     MAX_ROUNDING_COST,
     PlanImpossibleError,
@@ -25,8 +25,6 @@ from privacy.calibration import calibrate_noise_multiplier
 from privacy.events import EventCount
 
 DEFAULT_ORDERS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
-
-Family = Literal["popularity", "item-graph", "linear", "autoencoder"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +68,7 @@ class Draft:
     silos: tuple[str, ...]
     catalogue_sha256: str
     catalogue_items: int
-    family: Family
+    family: FamilyName
     target_epsilon: float
     target_delta: float
     max_users_per_silo: int

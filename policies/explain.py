@@ -69,6 +69,15 @@ def _data(policy: SiloPolicy) -> Iterator[str]:
         yield f"A person in {name} is taken to be a customer of {silos}."
         if dataset.exclude_users:
             yield f"People listed in {dataset.exclude_users} are left out from the next job on."
+    families, max_rounds = policy.accepts.families, policy.accepts.max_rounds
+    if families is not None:
+        yield (
+            f"Only these kinds of models are made: {_all_of(families)}."
+            if families
+            else ("No kind of model is accepted, so every plan is denied.")
+        )
+    if max_rounds is not None:
+        yield f"A training reads the rows at most {max_rounds:,} times."
     unused = [name for name in policy.datasets if name not in policy.accepts.purposes.values()]
     if unused:
         yield f"No plan may use: {_all_of(tuple(unused))}."

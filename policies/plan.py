@@ -29,6 +29,7 @@ Flag = Annotated[bool, Strict()]
 PartyName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+FamilyName = Literal["popularity", "item-graph", "linear", "autoencoder"]
 Positive = Annotated[float, Strict(), Field(gt=0, le=1e9)]
 
 MAX_SILOS = 64

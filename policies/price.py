@@ -40,7 +40,7 @@ from policies.shapes import (
 )
 from privacy.accounting import epsilon_of, epsilon_pld
 from privacy.budget import FilterSpec
-from privacy.calibration import calibrate_noise_multiplier, release_event
+from privacy.calibration import CalibrationError, calibrate_noise_multiplier, release_event
 from privacy.events import Event, EventCount, SelfComposedEvent
 from privacy.noise import MIN_SHARE_STD
 
@@ -231,7 +231,7 @@ def popularity_shape(plan: Plan) -> RoundShape | None:
     """Return the shape of the counts a trained model starts from, if any: one integer weight a user."""
     if plan.popularity is None:
         return None
-    multiplier = _multiplier_alone(plan, plan.popularity.epsilon)
+    multiplier = _multiplier_alone(plan, plan.popularity.epsilon, "model.bias.epsilon")
     grid = finest_count_grid(plan, multiplier)
     return _one_shot(plan, "popularity", values=plan.catalogue.items, grid=grid, multiplier=multiplier)
 
@@ -242,13 +242,16 @@ def metrics_shape(plan: Plan) -> RoundShape | None:
     metrics = plan.releases.metrics
     if not isinstance(metrics, NoisedMetrics):
         return None
-    multiplier = _multiplier_alone(plan, metrics.epsilon)
+    multiplier = _multiplier_alone(plan, metrics.epsilon, "releases.metrics.epsilon")
     return _one_shot(plan, "metrics", values=NUM_METRIC_VALUES, grid=FINEST_GRID, multiplier=multiplier)
 
 
-def _multiplier_alone(plan: Plan, epsilon: float) -> float:
+def _multiplier_alone(plan: Plan, epsilon: float, field: str) -> float:
     privacy = plan.privacy
-    return calibrate_noise_multiplier(epsilon, privacy.target_delta, privacy.filter_spec, releases=1)
+    try:
+        return calibrate_noise_multiplier(epsilon, privacy.target_delta, privacy.filter_spec, releases=1)
+    except CalibrationError as error:
+        raise PlanImpossibleError(error.message, where=field, remedy=error.remedy) from error
 
 
 def _one_shot(plan: Plan, purpose: Purpose, *, values: int, grid: int, multiplier: float) -> RoundShape:

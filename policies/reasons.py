@@ -60,6 +60,7 @@ def reasons_against(
     yield from _proposer_reasons(policy, proposer)
     yield from _roster_reasons(plan, policy, charter)
     yield from _promise_reasons(plan, policy)
+    yield from _training_reasons(plan, policy)
     yield from _protection_reasons(plan, policy)
     yield from _dataset_reasons(plan, policy, ledger_state)
 
@@ -161,6 +162,27 @@ def _promise_reasons(plan: Plan, policy: SiloPolicy) -> Iterator[Reason]:
             catalogue,
             ", ".join(accepts.catalogues) or "none yet",
             "use an accepted catalogue, or add its digest to accepts.catalogues",
+        )
+
+
+def _training_reasons(plan: Plan, policy: SiloPolicy) -> Iterator[Reason]:
+    accepts, training = policy.accepts, plan.training
+    if accepts.families is not None and plan.model.family not in accepts.families:
+        yield Reason(
+            "family_not_accepted",
+            "model.family",
+            plan.model.family,
+            ", ".join(accepts.families) or "none yet",
+            "propose an accepted family, or add this one to accepts.families",
+        )
+    rounds = training.rounds + training.max_burned_rounds
+    if accepts.max_rounds is not None and rounds > accepts.max_rounds:
+        yield Reason(
+            "too_many_rounds",
+            "training.rounds",
+            f"{training.rounds} and up to {training.max_burned_rounds} burned",
+            f"at most {accepts.max_rounds} together",
+            "propose fewer rounds, or raise accepts.max_rounds",
         )
 
 

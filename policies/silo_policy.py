@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from policies.canonical import signed_bytes
-from policies.plan import MAX_SILOS, PartyName, Real, Section, Sha256, Slug, Whole
+from policies.plan import MAX_SILOS, FamilyName, PartyName, Real, Section, Sha256, Slug, Whole
 from privacy.budget import Budget, FilterSpec, RenyiFilter, ZcdpFilter
 
 POLICY_KIND = "silo-policy"
@@ -157,6 +157,9 @@ class Accepts(Section):
         metrics: ``none`` or ``noised``: whether quality figures may leave.
         verify_sums: share of rounds whose sum this silo recomputes; 1.0 where there is one round.
         catalogues: SHA-256 of the catalogues that may be used; left out = any.
+        families: kinds of models that may be made of our rows; left out = any.
+        max_rounds: most rounds a training may have, burned ones included: each reads our rows and takes this
+            machine's time; left out = as many as the epsilon allows.
     """
 
     purposes: dict[Slug, Slug] = Field(default_factory=dict, max_length=100)
@@ -168,6 +171,8 @@ class Accepts(Section):
     metrics: Literal["none", "noised"] = "none"
     verify_sums: Share = 1.0
     catalogues: Annotated[tuple[Sha256, ...], Field(max_length=1_000)] | None = None
+    families: Annotated[tuple[FamilyName, ...], Field(max_length=100)] | None = None
+    max_rounds: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = None
 
 
 class Alignment(Section):
@@ -277,6 +282,8 @@ def _denying(policy: SiloPolicy) -> Iterator[str]:
         )
     if not accepts.purposes:
         yield "accepts.purposes: empty, so every plan is denied; map a purpose to a dataset"
+    if accepts.families == ():
+        yield "accepts.families: empty, so every plan is denied; name a kind of model, or leave the field out"
     used = {dataset.population for dataset in policy.datasets.values()}
     for name in policy.budgets.keys() - used:
         yield f"budgets.{name}: no dataset draws on this account"

@@ -142,7 +142,7 @@ class TestProblems:
             Plan,
         )
         assert found["model.family"][1:] == (
-            '"item-grph" is not one of: popularity, item-graph, linear',
+            '"item-grph" is not one of: popularity, item-graph, linear, autoencoder',
             "did you mean item-graph?",
         )
         assert found["releases.metrics.epsilon"][1] == "missing"

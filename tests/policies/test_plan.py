@@ -34,7 +34,7 @@ def test_the_example_of_the_design_is_a_plan() -> None:
     )
 
 
-@pytest.mark.parametrize("family", ["popularity", "item-graph", "linear"])
+@pytest.mark.parametrize("family", ["popularity", "item-graph", "linear", "autoencoder"])
 def test_a_plan_survives_json_and_its_own_commented_file(family: Any) -> None:
     plan = make_plan(family=family, holdout="last")
     assert Plan.model_validate_json(canonical_bytes(plan)) == plan
@@ -104,7 +104,7 @@ def test_values_outside_their_range_are_refused(path: str, value: object) -> Non
         ({"privacy.colluding_silos": 4}, "write at most 3"),
         ({"privacy.colluding_silos": 3}, "write noise_placement: silo"),
         ({"privacy.noise_placement": "silo"}, "write 3"),
-        ({"training.local_steps": 2}, "never protects steps between two sums"),
+        ({"training.local_steps": 2}, "takes no steps"),
         ({"releases.metrics": {"noised": True, "epsilon": 0.2}}, "need a holdout"),
         ({"privacy.contribution_norm": None}, "write 1.0"),
         ({"privacy.contribution_norm": 2.0}, "write 1.0"),
@@ -114,6 +114,11 @@ def test_values_outside_their_range_are_refused(path: str, value: object) -> Non
         ({"training.optimizer": "adam"}, "takes no steps"),
         ({"training.learning_rate": 0.1}, "takes no steps"),
         ({"training.expected_batch_size": 10.0}, "takes no steps"),
+        ({"training.local_learning_rate": 0.1}, "takes no steps"),
+        ({"training.decay": "linear"}, "takes no steps"),
+        ({"training.second_moment_decay": 0.9}, "takes no steps"),
+        ({"privacy.clipping": "automatic"}, "no gradients to clip"),
+        ({"protection.round_minutes": 5.0, "protection.min_silos": 3}, "waits for every silo"),
         ({"catalogue.items": 20_001}, "at most 20,000 items"),
         ({"privacy.orders": [2.0, 4.0]}, "a zcdp filter has none"),
         ({"privacy.filter": "renyi"}, "names its orders"),
@@ -136,6 +141,12 @@ def test_fields_that_contradict_each_other_are_refused_with_the_reason(
         ({"training.learning_rate": None}, "needs it"),
         ({"training.expected_batch_size": None}, "needs it"),
         ({"training.local_steps": 3}, "or noise_placement: silo"),
+        ({"training.local_steps": 3}, "local_learning_rate: 3 local steps need the step size"),
+        ({"training.local_learning_rate": 0.1}, "only learning_rate is used"),
+        ({"training.optimizer": "sgd", "training.second_moment_decay": 0.9}, "sgd keeps no squares"),
+        ({"training.sample_rate": 0.5}, "write filter: renyi"),
+        ({"protection.min_silos": 3}, "after which one is absent"),
+        ({"protection.round_minutes": 5.0}, "every round waits"),
     ],
 )
 def test_a_gradient_plan_names_everything_the_silos_must_share(changes: dict[str, Any], why: str) -> None:
@@ -150,7 +161,9 @@ def test_two_silos_need_noise_of_their_own() -> None:
 
 
 def test_local_steps_are_possible_with_noise_in_each_silo() -> None:
-    assert make_plan(family="linear", local_steps=4, colluding_silos=3).training.local_steps == 4
+    plan = make_plan(family="linear", local_steps=4, noise_placement="silo")
+    assert (plan.training.local_steps, plan.privacy.colluding_silos) == (4, 3)
+    assert plan.training.local_learning_rate
 
 
 def test_every_contradiction_is_said_at_once() -> None:
@@ -164,3 +177,73 @@ def test_every_contradiction_is_said_at_once() -> None:
     assert all(
         field in text for field in ("protection.min_silos", "privacy.max_grad_norm", "training.rounds")
     )
+
+
+AUTOENCODER: dict[str, Any] = {"family": "autoencoder"}
+
+
+def test_an_autoencoder_needs_no_setting_of_its_own() -> None:
+    plan = make_plan(**AUTOENCODER)
+    assert not plan.is_statistics
+    assert plan.model.model_dump() == {
+        "family": "autoencoder",
+        "features": 96,
+        "hidden": 32,
+        "input_dropout": 0.0,
+        "seed": 0,
+        "bias": {"noised": True, "epsilon": 1.0},
+        "start_from": None,
+    }
+    training = plan.training
+    assert (training.rounds, training.optimizer, training.decay, training.second_moment_decay) == (
+        60,
+        "adam",
+        "linear",
+        0.99,
+    )
+    assert plan.privacy.clipping == "automatic"
+    assert training.expected_batch_size == 4 * 4096
+
+
+def test_its_basis_is_never_wider_than_the_catalogue() -> None:
+    assert make_plan(**AUTOENCODER, catalogue_items=20).model.model_dump()["features"] == 20
+    assert "at most as many columns" in refused({"model.features": 301}, **AUTOENCODER)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"model.features": 2001}, "less than or equal"),
+        ({"model.hidden": 0}, "greater than"),
+        ({"model.input_dropout": 1.0}, "less than 1"),
+        ({"model.seed": 2**32}, "less than"),
+        ({"model.seed": -1}, "greater than"),
+        ({"model.start_from": "ab"}, "match pattern"),
+        ({"model.bias": "counted"}, "none"),
+        ({"model.bias": {"noised": False, "epsilon": 0.5}}, "True"),
+        (
+            {"model.bias": {"noised": True, "epsilon": 4.0}},
+            "leaves nothing of target_epsilon 4 to the training",
+        ),
+        ({"training.decay": "cosine"}, "linear"),
+        ({"training.second_moment_decay": 1.0}, "less than 1"),
+        ({"privacy.clipping": "none"}, "automatic"),
+        ({"protection.min_silos": 3, "protection.round_minutes": 0.0}, "greater than 0"),
+    ],
+)
+def test_what_is_out_of_range_in_a_trained_plan_is_refused(changes: dict[str, Any], why: str) -> None:
+    assert why in refused(changes, **AUTOENCODER)
+
+
+def test_so_many_silos_may_be_absent_that_two_shares_stay_outside_the_collusion() -> None:
+    six = tuple(f"s{number}" for number in range(6))
+    assert make_plan(**AUTOENCODER, silos=six).fewest_contributors == 6
+    patient: dict[str, Any] = {"silos": six, "min_silos": 2, "round_minutes": 5.0} | AUTOENCODER
+    assert make_plan(**patient).fewest_contributors == 3
+    assert make_plan(**patient, colluding_silos=3).fewest_contributors == 5
+    assert make_plan(**patient, noise_placement="silo").fewest_contributors == 2
+    assert make_plan(**(patient | {"min_silos": 4})).fewest_contributors == 4
+
+
+def test_statistics_wait_for_everybody_whatever_min_silos_says() -> None:
+    assert make_plan(min_silos=2).fewest_contributors == 4

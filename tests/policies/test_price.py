@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from policies.drafting import complete_plan
+from policies.drafting import complete_plan, recalibrate
 from policies.plan import Plan
 from policies.price import (
     FINEST_GRID,
@@ -15,24 +16,43 @@ from policies.price import (
     PlanImpossibleError,
     RoundShape,
     cap_loss,
+    committed_events,
     forecast_bytes,
     largest_grid,
     metrics_shape,
     num_values,
     plan_epsilon,
     plan_epsilon_pld,
+    popularity_shape,
     reserved_events,
+    rounding_cost,
     schedule,
     sensitivity_in_one_silo,
+    spent_epsilon,
+    training_shape,
     weight_at,
 )
+from policies.shapes import GOOD_ROUNDING_COST, MAX_SHARE_STD
 from policies.silo_policy import AccountBudget
 from policies.validation import PolicyFileError
-from privacy.accounting import Spending, UnsupportedEventError, additive_delta, additive_delta_share, admit
+from privacy.accounting import (
+    Spending,
+    UnsupportedEventError,
+    additive_delta,
+    additive_delta_share,
+    admit,
+    epsilon_pld,
+)
 from privacy.budget import Budget, RenyiFilter, ZcdpFilter
 from privacy.calibration import CalibrationError
-from privacy.events import GaussianEvent, PoissonSampledGaussianEvent, clamp_probability_of
-from privacy.noise import MIN_SHARE_STD, DiscreteGaussian
+from privacy.events import (
+    EventCount,
+    GaussianEvent,
+    PoissonSampledGaussianEvent,
+    SelfComposedEvent,
+    clamp_probability_of,
+)
+from privacy.noise import MIN_SHARE_STD, DiscreteGaussian, NoiseShare
 from tests.contracts.decision_scene import ORDERS, altered, make_draft, make_plan
 
 MOVIELENS: dict[str, Any] = {"catalogue_items": 3883, "target_delta": 1e-5}
@@ -47,6 +67,17 @@ EVERY_FAMILY: list[dict[str, Any]] = [
     {"family": "item-graph", "max_users_per_silo": 2_000_000},
     {"family": "popularity", "target_epsilon": 60.0, "target_delta": 1e-9},
     {"family": "item-graph", "target_epsilon": 0.05},
+    {"family": "autoencoder"},
+    {
+        "family": "autoencoder",
+        "min_silos": 3,
+        "max_burned_rounds": 6,
+        "metrics_epsilon": 0.2,
+        "holdout": "last",
+    },
+    {"family": "autoencoder", "noise_placement": "silo", "local_steps": 4, "min_silos": 2},
+    {"family": "autoencoder", "noise_placement": "silo", "local_steps": 4, "sample_rate": 0.1, "rounds": 9},
+    {"family": "autoencoder", "sample_rate": 0.05, "max_silos_per_user": 2, "bias_epsilon": 0.0},
     {"silos": ("a", "b")},
     {"silos": tuple(f"s{number}" for number in range(16)), "colluding_silos": 5},
 ]
@@ -54,7 +85,7 @@ every_family = pytest.mark.parametrize("changes", EVERY_FAMILY, ids=str)
 
 
 def training(plan: Plan) -> RoundShape:
-    return schedule(plan)[0]
+    return next(shape for shape in schedule(plan) if shape.purpose == "training")
 
 
 def metrics(plan: Plan) -> RoundShape:
@@ -129,7 +160,7 @@ def test_a_completed_plan_keeps_its_promise_closely(changes: dict[str, Any]) -> 
 
 @every_family
 def test_levels_of_every_shape_fit_their_bits_exactly(changes: dict[str, Any]) -> None:
-    for shape in schedule(make_plan(**changes)):
+    for shape in set(schedule(make_plan(**changes))):
         top = shape.signal_max + shape.headroom - shape.offset
         assert 0 <= top <= shape.layout.max_level
         assert top >= shape.layout.max_level - 1
@@ -164,8 +195,9 @@ def test_headroom_of_the_extremes(target_epsilon: float, target_delta: float) ->
 @every_family
 def test_the_charged_term_covers_the_samplers_own_tail(changes: dict[str, Any]) -> None:
     plan = make_plan(**changes)
-    for shape in schedule(plan):
-        tail = DiscreteGaussian(shape.share_std).log_tail_probability(shape.headroom)
+    for shape in set(schedule(plan)):
+        std = shape.share_std_among(plan.fewest_contributors) * math.sqrt(shape.steps)
+        tail = DiscreteGaussian(std).log_tail_probability(shape.headroom)
         clamped = plan.num_silos * shape.values * math.exp(tail)
         assert clamp_probability_of(shape.event) >= clamped
 
@@ -308,3 +340,194 @@ def test_more_noise_or_more_epsilon_move_the_price_the_right_way() -> None:
     louder = altered(plan, {"privacy.noise_multiplier": 2 * plan.privacy.noise_multiplier})
     assert plan_epsilon(louder) < plan_epsilon(plan)
     assert make_plan(target_epsilon=8.0).privacy.noise_multiplier < plan.privacy.noise_multiplier
+
+
+# ── trainings of many rounds ──
+
+PATIENT: dict[str, Any] = {
+    "family": "autoencoder",
+    "silos": tuple(f"s{number}" for number in range(6)),
+    "colluding_silos": 2,
+    "min_silos": 2,
+}
+
+
+@pytest.mark.parametrize("contributors", [4, 5, 6])
+def test_fewer_silos_add_larger_shares_and_keep_the_same_promise(contributors: int) -> None:
+    """Whoever is absent, the shares outside the collusion add up to what is charged."""
+    shape = training(make_plan(**PATIENT))
+    outside = contributors - 2
+    assert shape.num_shares_among(contributors) == outside
+    delivered = shape.share_std_among(contributors) * math.sqrt(outside) / shape.sensitivity
+    assert isinstance(shape.event, GaussianEvent)
+    assert delivered == pytest.approx(shape.event.noise_multiplier, rel=1e-12)
+    NoiseShare(
+        shape.share_std_among(contributors),
+        num_shares=outside,
+        sensitivity=shape.sensitivity,
+        promised=shape.event,
+    )
+
+
+def test_the_full_roster_has_the_share_of_the_shape_to_the_last_bit() -> None:
+    for changes in (PATIENT, {"family": "autoencoder", "noise_placement": "silo"}, {}):
+        plan = make_plan(**changes)
+        for shape in set(schedule(plan)):
+            assert shape.share_std_among(plan.num_silos) == shape.share_std
+            assert shape.num_shares_among(plan.num_silos) == plan.num_noise_shares
+
+
+def test_a_silo_whose_own_noise_suffices_does_not_care_who_is_absent() -> None:
+    shape = training(make_plan(family="autoencoder", noise_placement="silo", min_silos=2))
+    assert {shape.share_std_among(contributors) for contributors in (2, 3, 4)} == {shape.share_std}
+    assert {shape.num_shares_among(contributors) for contributors in (2, 3, 4)} == {1}
+
+
+@pytest.mark.parametrize("contributors", [1, 3, 7])
+def test_no_share_is_made_for_fewer_silos_than_planned_or_more_than_there_are(contributors: int) -> None:
+    shape = training(make_plan(**PATIENT))
+    with pytest.raises(PlanImpossibleError, match="4 to 6 were planned"):
+        shape.share_std_among(contributors)
+
+
+def test_headroom_is_made_for_the_largest_share_that_may_occur() -> None:
+    plan = make_plan(**PATIENT)
+    everybody = make_plan(**(PATIENT | {"min_silos": None}))
+    ratio = training(plan).headroom / training(everybody).headroom
+    assert ratio == pytest.approx(math.sqrt(4 / 2), rel=1e-3)
+
+
+def test_counts_before_a_training_are_those_of_the_popularity_family() -> None:
+    """Same sensitivity and noise for the same epsilon; the grid is the finest there is."""
+    plan = make_plan(family="autoencoder", target_epsilon=4.0, bias_epsilon=0.7, max_users_per_silo=10**6)
+    alone = training(make_plan(family="popularity", target_epsilon=0.7))
+    shape = schedule(plan)[0]
+    assert (shape.purpose, shape.values, shape.grid) == ("popularity", plan.catalogue.items, FINEST_GRID)
+    assert shape.sensitivity == FINEST_GRID
+    assert isinstance(shape.event, GaussianEvent)
+    assert isinstance(alone.event, GaussianEvent)
+    assert shape.event.noise_multiplier == pytest.approx(alone.event.noise_multiplier, rel=1e-4)
+    assert shape.signal_max >= 10**6 * FINEST_GRID
+    two = schedule(make_plan(family="autoencoder", max_silos_per_user=2))[0]
+    assert two.sensitivity == 2 * FINEST_GRID
+
+
+def test_the_rounds_of_a_trained_plan_stand_in_the_order_of_the_job() -> None:
+    plan = make_plan(family="autoencoder", rounds=3, metrics_epsilon=0.2, holdout="random")
+    assert [shape.purpose for shape in schedule(plan)] == ["popularity", *["training"] * 3, "metrics"]
+    assert popularity_shape(make_plan(family="autoencoder", bias_epsilon=0.0)) is None
+    assert popularity_shape(make_plan()) is None
+
+
+@pytest.mark.parametrize(("burned", "counts"), [(0, 1), (1, 2), (5, 2)])
+def test_counts_may_burn_once_where_anything_may(burned: int, counts: int) -> None:
+    plan = make_plan(family="autoencoder", rounds=8, max_burned_rounds=burned)
+    reserved = dict(reserved_events(plan))
+    assert reserved[training_shape(plan).event] == 8 + burned
+    assert reserved[schedule(plan)[0].event] == counts
+
+
+def test_places_of_a_job_commit_the_events_of_their_rounds() -> None:
+    plan = make_plan(family="autoencoder", rounds=4, max_burned_rounds=2, metrics_epsilon=0.2, holdout="last")
+    popularity, step, *_, last = (shape.event for shape in schedule(plan))
+    places = [(1, 1), (2, 1), (2, 2), (3, 1), (3, 1), (6, 1)]
+    assert committed_events(plan, places) == (
+        EventCount(popularity, 1),
+        EventCount(step, 3),
+        EventCount(last, 1),
+    )
+    assert committed_events(plan, []) == ()
+
+
+def test_the_epsilon_of_a_job_grows_with_its_rounds_and_ends_below_the_promise() -> None:
+    plan = make_plan(family="autoencoder", rounds=20, max_burned_rounds=3)
+    spent = [spent_epsilon(plan, committed_events(plan, [(r, 1) for r in range(1, k)])) for k in range(1, 23)]
+    assert spent[0] == 0.0
+    assert all(before < after for before, after in pairwise(spent))
+    assert spent[-1] < plan_epsilon(plan) <= plan.privacy.target_epsilon
+    for done in (2, 8, 21):
+        events = committed_events(plan, [(r, 1) for r in range(1, done)])
+        assert epsilon_pld(events, plan.privacy.target_delta) <= 1.001 * spent[done - 1]
+
+
+def test_local_steps_are_composed_one_by_one() -> None:
+    """Four local steps in nine rounds cost what thirty-six rounds of one step cost, by both accountants."""
+    local = make_plan(family="autoencoder", noise_placement="silo", rounds=9, local_steps=4, bias_epsilon=0.0)
+    flat = make_plan(family="autoencoder", noise_placement="silo", rounds=36, bias_epsilon=0.0)
+    shape = training(local)
+    assert shape.event == SelfComposedEvent(event=shape.step_event, count=4)
+    assert local.privacy.noise_multiplier == flat.privacy.noise_multiplier
+    assert shape.sensitivity == training(flat).sensitivity
+    assert plan_epsilon(local) == plan_epsilon(flat)
+    assert plan_epsilon_pld(local) == pytest.approx(plan_epsilon_pld(flat), rel=1e-6)
+
+
+def test_levels_of_local_steps_hold_all_steps_and_their_noise() -> None:
+    changes: dict[str, Any] = {"family": "autoencoder", "noise_placement": "silo", "bias_epsilon": 0.0}
+    one = make_plan(**changes)
+    four = altered(one, {"training.local_steps": 4, "training.local_learning_rate": 1.0})
+    shape = training(four)
+    assert shape.headroom == pytest.approx(2 * training(one).headroom, rel=1e-3)
+    assert shape.share_std == training(one).share_std
+    assert 4 * shape.step_signal_max <= shape.signal_max < 4 * (shape.step_signal_max + 1)
+    assert 4 * shape.step_signal_min >= shape.signal_min > 4 * (shape.step_signal_min - 1)
+    assert (training(one).step_signal_min, training(one).step_signal_max) == (
+        training(one).signal_min,
+        training(one).signal_max,
+    )
+
+
+def test_a_trained_sum_wastes_little_on_rounding() -> None:
+    plan = make_plan(family="autoencoder")
+    assert num_values(plan) == 2 * 96 * 32 + 32
+    assert rounding_cost(plan) == pytest.approx(math.sqrt(num_values(plan)) / plan.privacy.grid, rel=0.01)
+    assert rounding_cost(plan) <= 0.006
+    assert rounding_cost(make_plan()) == 0.0
+    wide = make_plan(family="autoencoder", features=300, hidden=1000, expected_batch_size=2e5)
+    assert rounding_cost(wide) <= 0.006
+    assert training(wide).share_std * math.sqrt(2) < MAX_SHARE_STD
+
+
+def test_a_small_batch_shares_slots_and_rounds_a_little_coarser() -> None:
+    plan = make_plan(family="autoencoder", sample_rate=0.05)
+    assert training(plan).layout.values_per_slot == 2
+    assert rounding_cost(plan) <= GOOD_ROUNDING_COST
+    assert forecast_bytes(plan).upload_bytes < forecast_bytes(make_plan(family="autoencoder")).upload_bytes
+
+
+def test_popularity_training_and_metrics_share_one_promise() -> None:
+    plain = make_plan(family="autoencoder", bias_epsilon=0.0)
+    counted = make_plan(family="autoencoder", bias_epsilon=1.0)
+    measured = make_plan(family="autoencoder", bias_epsilon=1.0, metrics_epsilon=0.5, holdout="random")
+    noises = [plan.privacy.noise_multiplier for plan in (plain, counted, measured)]
+    assert noises == sorted(noises)
+    assert len(set(noises)) == 3
+
+
+def test_another_promise_of_the_same_plan_keeps_its_other_releases() -> None:
+    plan = make_plan(family="autoencoder")
+    cheaper = recalibrate(plan, 2.0)
+    assert cheaper.privacy.noise_multiplier > plan.privacy.noise_multiplier
+    assert cheaper.model == plan.model
+    assert plan_epsilon(cheaper) <= 2.0
+    assert recalibrate(plan, 4.0) == plan
+    with pytest.raises(PolicyFileError, match="leaves nothing"):
+        recalibrate(plan, 1.0)
+
+
+def test_a_price_that_no_noise_can_keep_makes_a_plan_impossible_not_a_crash() -> None:
+    one_order = RenyiFilter(orders=(32.0,))
+    plan = make_plan(metrics_epsilon=1.0, holdout="random", filter=one_order)
+    with pytest.raises(PlanImpossibleError) as caught:
+        schedule(altered(plan, {"releases.metrics.epsilon": 0.01}))
+    assert caught.value.where == "releases.metrics.epsilon"
+
+
+def test_options_that_mean_nothing_to_a_family_are_refused_all_at_once() -> None:
+    with pytest.raises(PolicyFileError) as caught:
+        complete_plan(make_draft(rounds=3, decay="linear", clipping="automatic", round_minutes=5.0))
+    fields = {problem.field for problem in caught.value.problems}
+    assert fields == {"training.rounds", "training.decay", "privacy.clipping", "protection.round_minutes"}
+    with pytest.raises(PolicyFileError, match="known here: family, rank") as caught:
+        complete_plan(make_draft(hidden=3, start_from="ab" * 32))
+    assert {problem.field for problem in caught.value.problems} == {"model.hidden", "model.start_from"}

@@ -6,6 +6,7 @@ refused for that alone, and a smaller promise honestly made is no weakening of i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from policies.drafting import complete_plan
 from policies.plan import Plan
-from policies.price import plan_epsilon, reserved_events, schedule
+from policies.price import plan_epsilon, reserved_events, schedule, training_shape
 from policies.silo_policy import SiloPolicy
 from privacy.budget import Budget, FilterSpec, RenyiFilter, ZcdpFilter
 from privacy.errors import ArchipelError
@@ -34,12 +35,14 @@ modest = settings(max_examples=60, deadline=None, suppress_health_check=[HealthC
 
 EPSILONS = (0.5, 1.0, 2.0, 4.0, 8.0)
 DELTAS = (1e-8, 1e-7, 1e-6, 1e-5)
+TRAINED = ("linear", "autoencoder")
+FAMILY_LISTS = st.sampled_from([["item-graph", "popularity"], ["linear", "autoencoder"], []])
 
 
 @st.composite
 def drafts(draw: st.DrawFn) -> dict[str, Any]:
     num_silos = draw(st.integers(2, 4))
-    family = draw(st.sampled_from(["popularity", "item-graph", "linear"]))
+    family = draw(st.sampled_from(["popularity", "item-graph", "linear", "autoencoder"]))
     fields: dict[str, Any] = {
         "silos": SILOS[:num_silos],
         "family": family,
@@ -48,8 +51,6 @@ def drafts(draw: st.DrawFn) -> dict[str, Any]:
         "colluding_silos": draw(st.integers(1, num_silos - 1)),
         "max_silos_per_user": draw(st.integers(1, num_silos)),
         "catalogue_items": draw(st.sampled_from([20, 300])),
-        "features": 3,
-        "rounds": draw(st.integers(1, 5)),
         "max_burned_rounds": draw(st.integers(0, 2)),
         "holdout": "random",
         "max_users_per_silo": draw(st.sampled_from([100, 4096, 100_000])),
@@ -58,8 +59,25 @@ def drafts(draw: st.DrawFn) -> dict[str, Any]:
         fields["metrics_epsilon"] = fields["target_epsilon"] / 10
     if draw(st.booleans()):
         fields["filter"] = RenyiFilter(orders=ORDERS)
-        fields["sample_rate"] = draw(st.sampled_from([0.1, 1.0])) if family == "linear" else 1.0
-    return fields
+        fields["sample_rate"] = draw(st.sampled_from([0.1, 1.0])) if family in TRAINED else 1.0
+    return fields | (draw(trainings(fields)) if family in TRAINED else {})
+
+
+@st.composite
+def trainings(draw: st.DrawFn, fields: dict[str, Any]) -> dict[str, Any]:
+    """What only trained plans have."""
+    num_silos = len(fields["silos"])
+    added: dict[str, Any] = {
+        "features": 3,
+        "rounds": draw(st.integers(1, 5)),
+        "clipping": draw(st.sampled_from(["flat", "automatic"])),
+        "min_silos": draw(st.integers(2, num_silos)),
+    }
+    if fields["family"] == "autoencoder":
+        added |= {"hidden": 2, "bias_epsilon": draw(st.sampled_from([0.0, fields["target_epsilon"] / 4]))}
+    if fields["colluding_silos"] == num_silos - 1:
+        added["local_steps"] = draw(st.integers(1, 3))
+    return added
 
 
 @st.composite
@@ -73,6 +91,9 @@ def laws(draw: st.DrawFn) -> SiloPolicy:
         min_silos=draw(st.integers(2, 4)),
         min_colluding_silos=draw(st.integers(1, 3)),
         metrics=draw(st.sampled_from(["none", "noised"])),
+        **draw(
+            st.fixed_dictionaries({}, optional={"families": FAMILY_LISTS, "max_rounds": st.integers(1, 8)})
+        ),
     )
 
 
@@ -83,7 +104,7 @@ def ledgers(policy: SiloPolicy, spent: float) -> LedgerState:
 
 
 def weaken_colluders(fields: dict[str, Any]) -> dict[str, Any]:
-    assume(fields["colluding_silos"] > 1)
+    assume(fields["colluding_silos"] > 1 and fields.get("local_steps", 1) == 1)
     return fields | {"colluding_silos": fields["colluding_silos"] - 1}
 
 
@@ -105,10 +126,28 @@ def widen_metrics(fields: dict[str, Any]) -> dict[str, Any]:
     return fields | {"metrics_epsilon": fields["target_epsilon"] / 4}
 
 
+def widen_popularity(fields: dict[str, Any]) -> dict[str, Any]:
+    assume(fields.get("bias_epsilon") == 0.0)
+    return fields | {"bias_epsilon": fields["target_epsilon"] / 4}
+
+
+def lengthen_training(fields: dict[str, Any]) -> dict[str, Any]:
+    assume("rounds" in fields)
+    return fields | {"rounds": fields["rounds"] + 3}
+
+
+def weaken_quorum(fields: dict[str, Any]) -> dict[str, Any]:
+    assume(fields.get("min_silos", 2) > 2)
+    return fields | {"min_silos": fields["min_silos"] - 1}
+
+
 REDRAFTED: list[Callable[[dict[str, Any]], dict[str, Any]]] = [
     weaken_colluders,
     weaken_presence,
     widen_metrics,
+    widen_popularity,
+    lengthen_training,
+    weaken_quorum,
 ]
 WEAKENED_PROMISES = [weaken_epsilon, weaken_delta]
 
@@ -127,7 +166,14 @@ def edits_of(plan: Plan) -> list[dict[str, Any]]:
         {"releases.metrics": {"noised": True, "epsilon": privacy.target_epsilon}},
     ]
     if protection.min_silos > 2:
-        edits.append({"protection.min_silos": protection.min_silos - 1})
+        fewer: dict[str, Any] = {"protection.min_silos": protection.min_silos - 1}
+        edits.append(fewer if plan.is_statistics else fewer | {"protection.round_minutes": 5.0})
+    if not plan.is_statistics:
+        edits.append({"training.rounds": plan.training.rounds + 1})
+    if plan.training.local_steps > 1:
+        edits.append({"training.local_steps": plan.training.local_steps + 1})
+    if plan.popularity is not None:
+        edits.append({"model.bias.epsilon": 1.5 * plan.popularity.epsilon})
     if plan.num_noise_shares > 1 and privacy.colluding_silos > 1:
         edits.append({"privacy.colluding_silos": privacy.colluding_silos - 1})
     return edits
@@ -196,6 +242,7 @@ def test_less_noise_or_more_releases_than_calibrated_are_always_refused(
                 [
                     {"privacy.noise_multiplier": 0.99 * plan.privacy.noise_multiplier},
                     {"training.max_burned_rounds": plan.training.max_burned_rounds + 1},
+                    *({"training.rounds": plan.training.rounds + 1} for _ in range(not plan.is_statistics)),
                     {"privacy.target_epsilon": 0.99 * plan.privacy.target_epsilon},
                     {"privacy.target_delta": 0.5 * plan.privacy.target_delta},
                 ]
@@ -221,6 +268,8 @@ def test_a_stricter_policy_never_accepts_more(
         {"accepts.with_members": []},
         {"accepts.purposes": {}},
         {"accepts.catalogues": []},
+        {"accepts.families": []},
+        {"accepts.max_rounds": 1},
         {"datasets.purchases.max_silos_per_user": 4},
         {"budgets.customers.epsilon": budget.epsilon / 2},
         {"budgets.customers.delta": budget.delta / 2},
@@ -257,6 +306,8 @@ def test_a_silo_with_that_budget_accepts_it(fields: dict[str, Any]) -> None:
         orders=plan.privacy.orders,
         min_silos=2,
         max_silos_per_user=plan.privacy.max_silos_per_user,
+        families=[plan.model.family],
+        max_rounds=plan.training.rounds + plan.training.max_burned_rounds,
     )
     assert refusals(plan, policy) == set()
 
@@ -269,10 +320,25 @@ def test_schedule_and_reservation_tell_the_same_events(fields: dict[str, Any], s
     reserved = dict(reserved_events(plan))
     for shape in schedule(plan):
         reserved[shape.event] -= 1
-    assert sorted(reserved.values()) in (
-        [plan.training.max_burned_rounds],
-        [0, plan.training.max_burned_rounds],
-    )
+    burned = plan.training.max_burned_rounds
+    counts = 0 if plan.popularity is None else min(1, burned)
+    assert sum(reserved.values()) == burned + counts
+    assert min(reserved.values()) >= 0
+    assert reserved[training_shape(plan).event] >= burned
+
+
+@modest
+@given(data=st.data(), fields=drafts())
+def test_whoever_is_absent_the_shares_outside_the_collusion_are_what_is_charged(
+    data: st.DataObject, fields: dict[str, Any]
+) -> None:
+    plan = _completed(fields)
+    contributors = data.draw(st.integers(plan.fewest_contributors, plan.num_silos))
+    for shape in set(schedule(plan)):
+        std, shares = shape.share_std_among(contributors), shape.num_shares_among(contributors)
+        delivered = std * math.sqrt(shares) / shape.sensitivity
+        assert delivered >= shape.step_event.noise_multiplier * (1 - 1e-12)
+        assert shares == 1 or shares == contributors - plan.privacy.colluding_silos >= 2
 
 
 def _refusals_of_honest(plan: Plan, policy: SiloPolicy, ledger: LedgerState) -> set[str]:
