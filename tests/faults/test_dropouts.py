@@ -143,6 +143,7 @@ def test_the_coordinator_adds_the_stream_of_a_silo_it_declared_absent(scene: Sce
     }
     state = scene.until(advance(state, scene.absence(state, "c")), Phase.COLLECTING, without=("c",))
     for silo in "abd":
+        refused(state, scene.sum_of(state), "before every silo has contributed")
         state = say(scene, state, silo)
     honest = scene.sum_of(state)
     signed = honest.body["streams"]
