@@ -70,8 +70,9 @@ class Worker:
         await self._run(tasks.forget_state, job_directory)
 
     async def forget_job(self, job_directory: Path) -> None:
-        """Drop everything that is kept of a job that has ended."""
-        await self._run(tasks.forget_job, job_directory)
+        """Drop everything that is kept of a job that has ended; a worker that has not started keeps nothing."""
+        if self._pool is not None:
+            await self._run(tasks.forget_job, job_directory)
 
     def close(self) -> None:
         """End the process."""

@@ -134,7 +134,7 @@ class Scene:
     plan: Plan
     state: JobState
     connection: NoConnection = field(default_factory=NoConnection)
-    worker: Any = None
+    worker: Any = field(default_factory=Worker)
 
     @property
     def context(self) -> JobContext:
