@@ -9,7 +9,7 @@ from federation.duties import Duty, duty
 from federation.job_state import IN_ROUND, JobState, Phase
 from federation.messages import Absence, Acceptance, Denial, PostKind
 from federation.progress import epsilon_spent, stream_bytes, sum_bytes
-from policies.plan_commands import byte_size
+from policies.plan_summary import byte_size
 from privacy.errors import ArchipelError, DeniedError, PeerError
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
@@ -13,7 +13,6 @@ from policies.plan_options import DataOptions, ModelOptions, PromiseOptions, Ros
 from privacy.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from policies.plan import Plan
     from privacy.budget import FilterSpec
 
 plan_app = typer.Typer(no_args_is_help=True, help="Propose a job: make a plan and see what it costs.")
@@ -61,6 +60,7 @@ def new(
     """Write a complete, commented plan.yaml with the least noise that keeps the promise."""
     from policies.drafting import Draft, complete_plan
     from policies.files import write_atomically
+    from policies.plan_summary import describe, summarise
     from policies.plan_text import render_plan
 
     target = out or directory / "plan.yaml"
@@ -86,6 +86,26 @@ def new(
     for line in describe(plan, summary):
         say(line)
     emit_json({"plan": str(target), **summary}, json_file)
+
+
+@plan_app.command()
+@command
+def show(
+    plan: Annotated[Path, typer.Argument(help="plan.yaml")],
+    json_file: Json = None,
+    debug: Debug = False,
+) -> None:
+    """Check a plan and say what it promises, costs and sums. Needs no silo; forecast says more."""
+    from policies.files import load_yaml
+    from policies.plan import Plan
+    from policies.plan_summary import describe, summarise
+
+    found = load_yaml(plan, Plan)
+    summary = summarise(found)
+    say(f"{plan}: {found.model.family} over {found.num_silos} silos, {found.catalogue.items:,} items")
+    for line in describe(found, summary):
+        say(line)
+    emit_json({"plan": str(plan), **summary}, json_file)
 
 
 def read_catalogue(given: str, directory: Path) -> tuple[str, int, int]:
@@ -123,66 +143,6 @@ def read_catalogue(given: str, directory: Path) -> tuple[str, int, int]:
                 "this line is no catalogue item", where=f"{path}:{items}", remedy=remedy
             ) from error
     return sha256, items, len(attributes)
-
-
-def summarise(plan: Plan) -> dict[str, Any]:
-    """Return what a plan promises and costs, as JSON values."""
-    from policies.canonical import digest
-    from policies.price import cap_loss, forecast_bytes, plan_epsilon, plan_epsilon_pld, schedule
-
-    shape, traffic, privacy = schedule(plan)[0], forecast_bytes(plan), plan.privacy
-    return {
-        "plan_sha256": digest(plan),
-        "silos": list(plan.silos),
-        "unit": privacy.unit,
-        "neighboring_relation": privacy.neighboring_relation,
-        "target_epsilon": privacy.target_epsilon,
-        "target_delta": privacy.target_delta,
-        "epsilon": plan_epsilon(plan),
-        "epsilon_pld": plan_epsilon_pld(plan),
-        "filter": privacy.filter,
-        "noise_multiplier": privacy.noise_multiplier,
-        "noise_placement": privacy.noise_placement,
-        "colluding_silos": privacy.colluding_silos,
-        "max_silos_per_user": privacy.max_silos_per_user,
-        "grid": privacy.grid,
-        "weight_lost_at_cap": cap_loss(plan),
-        "values": traffic.values,
-        "bits": shape.layout.bits,
-        "values_per_slot": shape.layout.values_per_slot,
-        "upload_bytes": traffic.upload_bytes,
-        "download_bytes": traffic.download_bytes,
-    }
-
-
-def describe(plan: Plan, summary: dict[str, Any]) -> list[str]:
-    """Return the same for people."""
-    privacy = plan.privacy
-    scope = (
-        "per person, who is in one silo of the roster"
-        if privacy.max_silos_per_user == 1
-        else f"per person, over up to {privacy.max_silos_per_user} silos of the roster"
-    )
-    lines = [
-        f"epsilon {summary['epsilon']:.4g} at delta {privacy.target_delta:g} ({privacy.filter}; "
-        f"{summary['epsilon_pld']:.4g} by a second accountant), unit user, add or remove one, {scope}",
-        f"noise multiplier {privacy.noise_multiplier:g} ({privacy.noise_placement}), holds while no more "
-        f"than {_counted(privacy.colluding_silos, 'silo')} may help the coordinator",
-        f"grid {privacy.grid}: rounding takes at most {summary['weight_lost_at_cap']:.2%} of the weight of a "
-        f"person with {plan.max_interactions_per_user} interactions",
-        f"{summary['values']:,} values, at most {byte_size(summary['upload_bytes'])} up and "
-        f"{byte_size(summary['download_bytes'])} down for each silo",
-    ]
-    return lines if plan.is_statistics else lines[:2] + lines[3:]
-
-
-def byte_size(num_bytes: int) -> str:
-    """Return a size for people: ``33.0 kB`` or ``2.9 MB``."""
-    return f"{num_bytes / 1e3:.1f} kB" if num_bytes < 1_000_000 else f"{num_bytes / 1e6:.1f} MB"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _filter(orders: str | None) -> FilterSpec | None:

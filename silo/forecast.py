@@ -12,7 +12,7 @@ from policies.canonical import digest
 from policies.decision import PolicyDeniedError, authorize
 from policies.files import load_yaml
 from policies.plan import Plan
-from policies.plan_commands import byte_size
+from policies.plan_summary import byte_size
 from policies.price import cap_loss, forecast_bytes, plan_epsilon, plan_epsilon_pld, schedule
 from silo.site import Site
 

@@ -1,0 +1,143 @@
+"""What a plan leads to, and what another one would: epsilon on the way, noise for an epsilon, people needed.
+
+Everything here is derived from public numbers of the plan; nothing is measured.
+
+**How many people a plan needs.** A person's contribution is a vector of norm 1 (``contribution_norm`` or
+``max_grad_norm``). If all of them pointed the same way, ``steps`` steps of ``people`` each would sum to a vector
+of norm ``people · steps``, and their noise to one of norm ``noise · √(steps · directions)``::
+
+    reach = people · √steps / (noise · √directions)
+
+``noise`` is the standard deviation of one value of one step's aggregate over that norm, all shares included.
+``directions`` is how many dimensions the noise fills that the model cannot tell from signal: all values of a
+gradient or of counts; ``2 · items`` of an item graph, because what its solver keeps of a symmetric noise matrix
+is its largest eigenvalue (about ``2 · noise · √items``) against a trace of ``√2 · people``. Schedules do not
+matter to it: twice as many rounds at the same epsilon have √2 times the noise each.
+
+Below ``USEFUL_REACH`` a plan is not worth its epsilon; ``docs/explanation-useful-plans.md`` has the runs that the
+numbers were read off. Real contributions do not all point the same way, so a reach above it promises nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from policies.drafting import recalibrate
+from policies.plan import Plan
+from policies.price import committed_events, reserved_events, schedule, spent_epsilon, training_shape
+from privacy.errors import UsageError
+from privacy.events import EventCount
+
+USEFUL_REACH: Final = 4.0
+PARTS: Final = (0.01, 0.25, 0.5, 0.75, 1.0)
+
+_MOST_ROUNDS = 10_000
+
+
+class OneSumError(UsageError):
+    """A question about rounds of a plan that is one secure sum."""
+
+    code = "one_sum"
+
+
+@dataclass(frozen=True)
+class Milestone:
+    """What one person's privacy has cost when so many training rounds are done.
+
+    Attributes:
+        part: of the training rounds.
+        rounds: of the training, done.
+        epsilon: of everything released until then, without failures, at the plan's delta and filter.
+    """
+
+    part: float
+    rounds: int
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class Need:
+    """How many people a plan needs before what it learns stands out of its noise.
+
+    Attributes:
+        people: over all silos; fewer are pointless.
+        at_most: how many the plan's bounds allow.
+    """
+
+    people: int
+    at_most: int
+
+    @property
+    def is_pointless(self) -> bool:
+        """Whether not even the largest number of people would do."""
+        return self.people > self.at_most
+
+
+def milestones(plan: Plan) -> tuple[Milestone, ...]:
+    """Return the epsilon after 1, 25, 50, 75 and 100 % of the training, what came before it included."""
+    before = sum(shape.purpose == "popularity" for shape in schedule(plan))
+    found = {}
+    for part in PARTS:
+        rounds = max(1, math.floor(part * plan.training.rounds))
+        events = committed_events(plan, [(number, 1) for number in range(1, before + rounds + 1)])
+        found[rounds] = Milestone(part, rounds, spent_epsilon(plan, events))
+    return tuple(found.values())
+
+
+def noise_for(plan: Plan, epsilon: float) -> float:
+    """Return the noise multiplier with which the same plan costs ``epsilon``; see :func:`recalibrate`.
+
+    Raises:
+        ArchipelError: no noise can do it.
+    """
+    return recalibrate(plan, epsilon).privacy.noise_multiplier
+
+
+def rounds_affordable(plan: Plan, fits: Callable[[Sequence[EventCount]], bool]) -> int:
+    """Return with how many training rounds, at the noise it has, all of a plan fits; 0 if not even one does.
+
+    Args:
+        plan: of a trained family.
+        fits: whether somebody can pay for everything a plan may release; true of fewer events wherever it is
+            true of more.
+
+    Raises:
+        OneSumError: the plan has no rounds to choose.
+    """
+    if plan.is_statistics:
+        raise OneSumError(
+            f"{plan.model.family} is one secure sum; it has no number of rounds",
+            where="model.family",
+            remedy="ask for the noise of another epsilon instead",
+        )
+
+    def is_affordable(rounds: int) -> bool:
+        training = plan.training.model_copy(update={"rounds": rounds})
+        return fits(reserved_events(plan.model_copy(update={"training": training})))
+
+    low, high = 0, 1
+    while high <= _MOST_ROUNDS and is_affordable(high):
+        low, high = high, 2 * high
+    high = min(high, _MOST_ROUNDS + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if is_affordable(middle) else (low, middle)
+    return low
+
+
+def rounds_for(plan: Plan, epsilon: float) -> int:
+    """Return how many training rounds, at their present noise, cost at most ``epsilon`` with all else."""
+    return rounds_affordable(plan, lambda events: spent_epsilon(plan, events) <= epsilon)
+
+
+def need_of(plan: Plan) -> Need:
+    """Return how many people a plan needs (see the module), and how many its bounds allow."""
+    shape, training = training_shape(plan), plan.training
+    noise = shape.share_std * math.sqrt(plan.num_silos) / shape.grid
+    directions = 2 * plan.catalogue.items if plan.model.family == "item-graph" else shape.values
+    steps = training.rounds * training.local_steps
+    in_a_step = USEFUL_REACH * noise * math.sqrt(directions / steps)
+    return Need(math.ceil(in_a_step / training.sample_rate), plan.num_silos * plan.max_users_per_silo)
