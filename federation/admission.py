@@ -174,10 +174,7 @@ def _check_ephemeral(state: JobState, envelope: Envelope) -> None:
     accepted = state.post(PostKind.ACCEPTANCE, envelope.sender)
     if accepted is None or accepted.content(Acceptance).policy_version != ephemeral.policy_version:
         raise ProtocolError("an ephemeral key under another policy than the acceptance")
-    used = {
-        post.body["public_key"] for place, post in state.posts.items() if place.kind is PostKind.EPHEMERAL
-    }
-    if ephemeral.public_key in used:
+    if state.posts.has_public_key(ephemeral.public_key):
         raise ProtocolError("an ephemeral key that this job has seen before: its masks would repeat")
 
 

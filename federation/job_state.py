@@ -10,6 +10,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from federation.messages import Envelope, Place, PostKind, Proposal
+from federation.posts import Posts
 from policies.plan import Plan
 from policies.price import RoundShape
 from privacy.errors import ProtocolError
@@ -107,7 +108,7 @@ class JobState:
     attempts: Mapping[tuple[int, int], tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     opened: tuple[int, ...] = ()
     pauses: int = 0
-    posts: Mapping[Place, Envelope] = field(default_factory=lambda: MappingProxyType({}))
+    posts: Posts = field(default_factory=Posts)
     close: Close | None = None
     outcome: str | None = None
     reason: str = ""

@@ -38,6 +38,7 @@ from federation.messages import (
     plan_of,
     proposal_id,
 )
+from federation.posts import Posts
 from policies.canonical import digest
 from policies.price import schedule
 from privacy.errors import EquivocationError, ProtocolError
@@ -76,7 +77,7 @@ def propose(proposal: Envelope, coordinator: str) -> JobState:
         plan=plan,
         plan_sha256=digest(plan),
         shapes=schedule(plan),
-        posts=MappingProxyType({proposal.place: proposal}),
+        posts=Posts().adding(proposal),
     )
 
 
@@ -96,7 +97,7 @@ def advance(state: JobState, envelope: Envelope) -> JobState:
             raise EquivocationError(f"{envelope.sender} has already said another {envelope.kind} here")
         return state
     check_post(state, envelope)
-    posted = replace(state, posts=MappingProxyType({**state.posts, envelope.place: envelope}))
+    posted = replace(state, posts=state.posts.adding(envelope))
     return _transition(posted, envelope)
 
 
