@@ -175,6 +175,22 @@ class Session:
             self._rows = key, load_rows(directory, plan, dataset)
         return self._rows[1]
 
+    def family(self, directory: Path, plan: Plan) -> Family:
+        """The plan's model family, with what it builds once: public features, module, self-test.
+
+        Raises:
+            DataError: the checkpoint that the plan starts from is missing or does not fit.
+        """
+        from silo.models.base import get_family
+        from silo.rows import plan_catalogue
+
+        key = digest(plan)
+        if self._family is None or self._family[0] != key:
+            sha256 = getattr(plan.model, "start_from", None)
+            start = None if sha256 is None else load_checkpoint(find_checkpoint(directory, sha256))
+            self._family = key, get_family(plan)(plan, plan_catalogue(directory, plan), start=start)
+        return self._family[1]
+
     def learned(self, course: Course) -> tuple[Family, Tables]:
         """The model family, and the state after every sum of ``course`` that trains.
 
@@ -182,7 +198,7 @@ class Session:
             SumMissingError: a sum is needed that is not here.
             NoNextStateError: a sum leads nowhere.
         """
-        family = self._family_of(course)
+        family = self.family(course.directory, course.plan)
         shapes = [shape for shape in schedule(course.plan) if shape.purpose != "metrics"]
         state, before = self._believed(course, family), self._rounds
         try:
@@ -198,18 +214,6 @@ class Session:
         """Drop the trained state here and on the disk; the next use replays the sums."""
         self._state, self._rounds, self._digest = None, 0, b""
         (self.directory / STATE_FILE).unlink(missing_ok=True)
-
-    def _family_of(self, course: Course) -> Family:
-        from silo.models.base import get_family
-        from silo.rows import plan_catalogue
-
-        key = digest(course.plan)
-        if self._family is None or self._family[0] != key:
-            plan, sha256 = course.plan, getattr(course.plan.model, "start_from", None)
-            start = None if sha256 is None else load_checkpoint(find_checkpoint(course.directory, sha256))
-            family = get_family(plan)(plan, plan_catalogue(course.directory, plan), start=start)
-            self._family = key, family
-        return self._family[1]
 
     def _believed(self, course: Course, family: Family) -> Tables:
         """The newest state whose digest everybody signed: in memory, on the disk, or the initial one."""

@@ -33,6 +33,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class PrepareTask:
+    """A silo's directory, the job's in it, and the plan that was proposed."""
+
+    directory: Path
+    job_directory: Path
+    plan: Plan
+
+
+@dataclass(frozen=True)
 class ContributionTask:
     """What is needed to make one contribution.
 
@@ -247,19 +256,13 @@ def build_model(task: ModelTask) -> Built:
     return Built(facts, sha256, epsilon_pld(task.events, plan.privacy.target_delta), _metrics(course))
 
 
-def check_start(task: tuple[Path, Plan]) -> None:
-    """Build the family of a plan with a warm start, in a silo's directory, without a row.
+def prepare(task: PrepareTask) -> None:
+    """Build what a job's rounds will need and no row enters, while no round waits for it.
 
     Raises:
-        DataError: there is no such checkpoint, or it does not fit the plan.
+        DataError: the checkpoint that the plan starts from is missing or does not fit.
     """
-    from silo.checkpoints import find_checkpoint, load_checkpoint
-    from silo.models.base import get_family
-    from silo.rows import plan_catalogue
-
-    directory, plan = task
-    start = load_checkpoint(find_checkpoint(directory, str(getattr(plan.model, "start_from", ""))))
-    get_family(plan)(plan, plan_catalogue(directory, plan), start=start)
+    session_of(task.job_directory).family(task.directory, task.plan)
 
 
 def forget_state(job_directory: Path) -> None:

@@ -17,12 +17,11 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TypeVar
 
-from policies.plan import Plan
 from privacy.encryption.frames import StreamSummary
 from privacy.errors import HostError
 from silo import tasks
 from silo.session import Course
-from silo.tasks import Built, ContributionTask, Drawn, ModelTask, OpenTask, ProtectTask
+from silo.tasks import Built, ContributionTask, Drawn, ModelTask, OpenTask, PrepareTask, ProtectTask
 
 R = TypeVar("R")
 
@@ -53,9 +52,9 @@ class Worker:
         """Post-process the sums into files; returns what the model card says of them."""
         return await self._run(tasks.build_model, task)
 
-    async def check_start(self, directory: Path, plan: Plan) -> None:
-        """See whether the checkpoint that a plan starts from is here and fits it."""
-        await self._run(tasks.check_start, (directory, plan))
+    async def prepare(self, task: PrepareTask) -> None:
+        """Build what no row enters: the family, from its checkpoint if the plan names one."""
+        await self._run(tasks.prepare, task)
 
     async def make_secret_key(self) -> bytes:
         """A fresh BFV key for a job this silo leads."""
@@ -70,7 +69,7 @@ class Worker:
         await self._run(tasks.forget_state, job_directory)
 
     async def forget_job(self, job_directory: Path) -> None:
-        """Drop everything that is kept of a job that has ended; a worker that has not started keeps nothing."""
+        """Drop everything that is kept of a job that has ended; a process not started keeps nothing."""
         if self._pool is not None:
             await self._run(tasks.forget_job, job_directory)
 

@@ -6,6 +6,7 @@ import base64
 import os
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from federation.messages import (
     Acceptance,
@@ -27,6 +28,7 @@ from silo.data.catalogue import MAX_CATALOGUE_BYTES, Catalogue
 from silo.jobs.context import GROUP_KEY_BYTES, JOB_SECRETS, START_KEY, JobContext
 from silo.release import refuse
 from silo.site import JobRecordLostError
+from silo.tasks import PrepareTask
 
 MAX_PROPOSAL_AGE = timedelta(days=7)
 
@@ -81,7 +83,8 @@ async def _check_catalogue(context: JobContext) -> None:
     """Fetch what the plan ranks, and count it: every size of the job is derived from that number."""
     if context.state.proposal.catalogue_bytes > MAX_CATALOGUE_BYTES:
         raise PolicyDeniedError((_other_catalogue("more bytes than a catalogue may have", "a smaller one"),))
-    found, wanted = len(await fetch_catalogue(context)), context.state.plan.catalogue.items
+    path, wanted = await fetch_catalogue(context), context.state.plan.catalogue.items
+    found = len(Catalogue.load(path, context.state.plan.catalogue.sha256))
     if found != wanted:
         raise PolicyDeniedError((_other_catalogue(f"{wanted} items", f"the {found} that its file has"),))
 
@@ -92,7 +95,7 @@ async def _check_checkpoint(context: JobContext) -> None:
     if wanted is None:
         return
     try:
-        await context.worker.check_start(context.site.directory, context.state.plan)
+        await _prepare(context)
     except DataError as error:
         missing = isinstance(error, CheckpointMissingError)
         code = CheckpointMissingError.code if missing else "checkpoint_mismatch"
@@ -101,6 +104,11 @@ async def _check_checkpoint(context: JobContext) -> None:
         raise PolicyDeniedError(
             (Reason(code, "model.start_from", found, f"the checkpoint {wanted[:16]}…", remedy),)
         ) from error
+
+
+async def _prepare(context: JobContext) -> None:
+    await fetch_catalogue(context)
+    await context.worker.prepare(PrepareTask(context.site.directory, context.directory, context.state.plan))
 
 
 def _stale(submitted: datetime) -> Reason:
@@ -136,8 +144,8 @@ def _reserve(context: JobContext, authorization: Authorization) -> Acceptance:
     )
 
 
-async def fetch_catalogue(context: JobContext) -> Catalogue:
-    """The plan's catalogue, from ``catalogues/`` or the coordinator; its digest is checked either way."""
+async def fetch_catalogue(context: JobContext) -> Path:
+    """The plan's catalogue in ``catalogues/``, fetched where it is missing; whoever reads it checks it."""
     wanted = context.state.plan.catalogue
     directory = context.site.directory / "catalogues"
     directory.mkdir(exist_ok=True)
@@ -147,13 +155,14 @@ async def fetch_catalogue(context: JobContext) -> Catalogue:
         num_bytes = context.state.proposal.catalogue_bytes
         with durable(Step.CATALOGUE_FETCHED):
             await context.connection.download(ref, path, sha256=wanted.sha256, num_bytes=num_bytes)
-    return Catalogue.load(path, wanted.sha256)
+    return path
 
 
 async def start(context: JobContext) -> Envelope:
-    """Post the ephemeral key of the job's start."""
+    """Post the ephemeral key of the job's start; what takes long to build is built before any round waits."""
     if stored := context.said(PostKind.EPHEMERAL):
         return stored
+    await _prepare(context)
     outbox = context.site.outbox
     if outbox.secret(context.job, START_KEY) is None:
         with durable(Step.START_KEY_STORED):

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -20,6 +20,7 @@ import polars as pl
 
 from federation import client
 from federation.coordinator import Coordinator
+from federation.identity import Party
 from federation.messages import Envelope
 from federation.rounds import JobState, Phase, fold
 from federation.steps import FAILPOINT_VARIABLE
@@ -35,6 +36,7 @@ from silo.agent import Agent
 from silo.data.catalogue import Catalogue, CatalogueItem
 from silo.joining import join
 from silo.site import Site
+from silo.worker import Worker
 from tests.contracts.federation_directories import Federation, free_port, make_federation
 
 ROOT = Path(__file__).parents[2]
@@ -150,7 +152,7 @@ def make_small_federation(
             delta=1e-6,
             orders=orders,
             max_epsilon_per_plan=4.0,
-            min_silos=len(silos),
+            min_silos=draft.get("min_silos", len(silos)),
             min_colluding_silos=1,
             verify_sums=verify_sums,
         )
@@ -176,10 +178,13 @@ class InProcess:
             patience=Patience(total_seconds=20, first_pause_seconds=0.01),
         )
 
-    def start(self, name: str, faults: Faults | None = None) -> None:
+    def start(self, name: str, faults: Faults | None = None, worker: Worker | None = None) -> None:
         site = Site(self.federation.directory(name))
         self.sites[name] = site
-        self.agents[name] = asyncio.create_task(Agent(site, self.connect(name, faults)).run())
+        agent = Agent(site, self.connect(name, faults))
+        if worker is not None:
+            agent._worker = worker
+        self.agents[name] = asyncio.create_task(agent.run())
 
     async def stop(self, name: str) -> None:
         task = self.agents.pop(name)
@@ -295,7 +300,7 @@ def nodes(federation: SmallFederation) -> Iterator[dict[str, Node]]:
                 node.process.wait()
 
 
-def submit(federation: SmallFederation, *, by: str | None = None) -> str:
+def submit(federation: SmallFederation, *, by: str | None = None, plan: Plan | None = None) -> str:
     """Propose the plan over TLS; waits for a coordinator that is being restarted."""
     party = federation.parties.parties[by or federation.leader]
 
@@ -306,7 +311,7 @@ def submit(federation: SmallFederation, *, by: str | None = None) -> str:
                 connection,
                 party,
                 federation.parties.charter,
-                federation.plan,
+                plan or federation.plan,
                 federation.catalogue_path,
                 now=datetime.now(UTC),
             )
@@ -314,6 +319,20 @@ def submit(federation: SmallFederation, *, by: str | None = None) -> str:
             await connection.close()
 
     return asyncio.run(propose())
+
+
+def talk(federation: SmallFederation, say: Callable[[Connection, Party], Awaitable[None]]) -> None:
+    """Say something to the running coordinator as the leader, over TLS."""
+    party = federation.parties.parties[federation.leader]
+
+    async def once() -> None:
+        connection = client.dial(party, federation.parties.charter, patience=Patience(total_seconds=60))
+        try:
+            await say(connection, party)
+        finally:
+            await connection.close()
+
+    asyncio.run(once())
 
 
 def posts_on_disk(federation: SmallFederation) -> list[Envelope]:
