@@ -20,7 +20,6 @@ from typing_extensions import override
 
 from privacy.clipping import Clipping, clip_factors
 from privacy.dpsgd.base import (
-    CONSISTENCY_TOLERANCE,
     Batch,
     BatchGradients,
     Engine,
@@ -29,7 +28,6 @@ from privacy.dpsgd.base import (
     Probe,
     Vector,
     check_rows,
-    does_not_add_up,
     fresh_generator,
     num_users,
     takes_no_part,
@@ -100,16 +98,13 @@ class FactoredGradients(BatchGradients):
         self._found = found
         self._totals = totals
         self._generator = generator
-        self._norms = torch.stack([gradients.norms() for gradients in found])
-        self.norms = self._norms.norm(dim=0).numpy()
+        self.norms = torch.stack([gradients.norms() for gradients in found]).norm(dim=0).numpy()
 
     @override
-    def check_total(self) -> None:
-        for gradients, total, norms in zip(self._found, self._totals, self._norms, strict=True):
+    def check_total(self, max_grad_norm: float) -> None:
+        for gradients, total in zip(self._found, self._totals, strict=True):
             probe = Probe(total.shape, self._generator)
-            difference = abs(gradients.along(probe) - probe.of(total))
-            if not difference <= CONSISTENCY_TOLERANCE * probe.length * float(norms.sum()):
-                raise does_not_add_up()
+            self._check_difference(abs(gradients.along(probe) - probe.of(total)), max_grad_norm)
 
     @override
     def add_clipped(self, max_grad_norm: float, clipping: Clipping, total: Vector) -> None:

@@ -30,8 +30,8 @@ ROUNDING = 1e-11
 
 _SELF_TEST_USERS = 3
 _SELF_TEST_TOLERANCE = 1e-9
-_WRITTEN_OUT_VALUES = 1 << 12
-_DEFAULT_MEMORY_BYTES = 1 << 28
+_WRITTEN_OUT_VALUES = 1 << 10
+_DEFAULT_MEMORY_BYTES = 1 << 27
 
 
 class PerUserGradients:
@@ -128,7 +128,7 @@ class PerUserGradients:
                 where="start_up_self_test",
                 remedy="use parameters through their layers only, sum over each user's own terms, no dropout",
             )
-        found.check_total()
+        found.check_total(self._max_grad_norm)
         for max_grad_norm in {self._max_grad_norm, float(norms.min()) / 2} - {0.0}:
             self._test_applied_updates(batch, expected, max_grad_norm)
 
@@ -174,7 +174,7 @@ class PerUserGradients:
             if not is_usable.any():
                 return
             gradients = self._engine.gradients(batch)
-        gradients.check_total()
+        gradients.check_total(max_grad_norm)
         if is_watched:
             self._check_alone(batch, gradients, secrets.randbelow(num_users(batch)), max_grad_norm)
         gradients.add_clipped(max_grad_norm, self._clipping, total)

@@ -12,14 +12,12 @@ from typing_extensions import override
 
 from privacy.clipping import Clipping, clip_factors
 from privacy.dpsgd.base import (
-    CONSISTENCY_TOLERANCE,
     Batch,
     BatchGradients,
     Engine,
     LossPerUser,
     Vector,
     check_rows,
-    does_not_add_up,
     num_users,
     takes_no_part,
 )
@@ -61,10 +59,9 @@ class Rows(BatchGradients):
             self.norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
 
     @override
-    def check_total(self) -> None:
+    def check_total(self, max_grad_norm: float) -> None:
         difference = np.linalg.norm(self._rows.sum(axis=0) - self._total)
-        if not difference <= CONSISTENCY_TOLERANCE * self.norms.sum():
-            raise does_not_add_up()
+        self._check_difference(float(difference), max_grad_norm)
 
     @override
     def add_clipped(self, max_grad_norm: float, clipping: Clipping, total: Vector) -> None:
