@@ -101,7 +101,7 @@ class Coordinator:
         self._clock = clock
         self._store = Store(directory)
         self._trail = Trail(directory, party.identity)
-        self._worker = adder or SumWorker()
+        self._worker = adder or SumWorker(keeps_process=True)
         self._board = Bulletin(self._store, self._trail, party.name, clock)
         self._changed = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()

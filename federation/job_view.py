@@ -56,7 +56,7 @@ class JobDeniedError(DeniedError):
 
 
 class JobFailedError(PeerError):
-    """The job ended without a model."""
+    """The job ended before its last round."""
 
     code: ClassVar[str] = "job_failed"
 
@@ -126,8 +126,12 @@ def outcome_error(state: JobState) -> ArchipelError | None:
             where=state.job,
             remedy="change the plan, or ask the administrators of those silos; plan forecast says more",
         )
+    rounds = len(state.opened)
+    kept = f"silos keep the model of the {rounds} rounds that were opened; " if rounds else ""
     return JobFailedError(
-        f"the job ended as {state.outcome}: {state.reason}", where=state.job, remedy="submit the plan again"
+        f"the job ended as {state.outcome}: {state.reason}",
+        where=state.job,
+        remedy=f"{kept}submit the plan again",
     )
 
 
@@ -151,8 +155,11 @@ def progress_line(state: JobState) -> str:
 
 
 def milestone_line(state: JobState, seconds_left: float | None) -> str:
-    """The same with what it has cost so far: for a log, one line for each :func:`milestone`."""
-    return "; ".join((progress_line(state), *_facts(state, seconds_left)))
+    """The same for a log, one line for each :func:`milestone`: what it has cost so far, not each step."""
+    if state.phase not in IN_ROUND:
+        return "; ".join((progress_line(state), *_facts(state, seconds_left)))
+    attempt = f", attempt {state.attempt}" if state.attempt > 1 else ""
+    return "; ".join((f"round {state.round} of {state.num_rounds}{attempt}", *_facts(state, seconds_left)))
 
 
 def milestone(state: JobState) -> tuple[object, ...]:
@@ -192,11 +199,11 @@ def _facts(state: JobState, seconds_left: float | None) -> Iterator[str]:
     """What a job has cost, what happened on the way, and how long it still takes."""
     if state.round:
         spent, privacy = epsilon_spent(state), state.plan.privacy
-        yield f"epsilon {spent:.3g} of {privacy.target_epsilon:g} spent at delta {privacy.target_delta:g}"
+        yield f"epsilon {spent:.3g} of {privacy.target_epsilon:g} (delta {privacy.target_delta:g})"
         num_bytes = sum(stream_bytes(state, silo) for silo in state.roster)
         yield f"{byte_size(num_bytes)} contributed, {byte_size(sum_bytes(state))} of sums"
     if state.burned:
-        yield f"burned {state.burned} of {state.plan.training.max_burned_rounds} attempts that may be"
+        yield f"burned {state.burned}, {state.plan.training.max_burned_rounds} are paid for"
     if state.absent:
         yield f"absent: {', '.join(silo for silo in state.roster if silo in state.absent)}"
     if state.is_paused and state.phase not in (Phase.PAUSED, Phase.ENDED):

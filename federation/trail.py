@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
-from federation.messages import Envelope
+from federation.messages import Absence, Envelope, PostKind
 from policies.signing import PrivateKey
 from privacy.ledger.chain import ChainLog
 
@@ -31,8 +32,8 @@ class Trail:
         return max(noted, default=0)
 
     def accepted(self, job: str, seq: int, envelope: Envelope) -> None:
-        """Note a post that went onto the board."""
-        payload = {
+        """Note a post that went onto the board, and whom the coordinator itself declared absent."""
+        payload: dict[str, Any] = {
             "job": job,
             "post": seq,
             "kind": envelope.kind.value,
@@ -41,6 +42,8 @@ class Trail:
             "sender": envelope.sender,
             "sha256": hashlib.sha256(envelope.to_bytes()).hexdigest(),
         }
+        if envelope.kind is PostKind.ABSENCE:
+            payload["silos"] = list(envelope.content(Absence).silos)
         self._log.append(ACCEPTED, payload)
 
     def refused(self, party: str, code: str, what: str) -> None:

@@ -178,6 +178,32 @@ def test_cancelling_ends_the_process(written: Streams, tmp_path: Path) -> None:
     assert not children()
 
 
+def test_a_kept_process_sums_again_after_a_refusal_or_a_death_and_ends_when_closed(
+    written: Streams, tmp_path: Path
+) -> None:
+    _, layout, _, paths = written
+
+    async def sums() -> None:
+        worker, out = SumWorker(keeps_process=True), tmp_path / "sum"
+        first = await worker.sum(paths, layout.num_frames, out)
+        (kept,) = children()
+        assert await worker.sum(paths, layout.num_frames, out) == first
+        assert children() == [kept]
+        with pytest.raises(FrameError):
+            await worker.sum(paths[:1], layout.num_frames, out)
+        assert not children()
+        assert await worker.sum(paths, layout.num_frames, out) == first
+        (anew,) = children()
+        psutil.Process(anew).kill()
+        while psutil.Process(anew).status() != psutil.STATUS_ZOMBIE:
+            await asyncio.sleep(0.01)
+        assert await worker.sum(paths, layout.num_frames, out) == first
+        worker.close()
+        assert not children()
+
+    asyncio.run(sums())
+
+
 def test_the_coordinators_side_loads_no_key_holder_and_no_tenseal() -> None:
     code = (
         "import sys, federation.aggregation;"
