@@ -1,0 +1,181 @@
+"""Each form of a per-user gradient is autograd's gradient of that user alone, in norm, sum and row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from privacy.clipping import clip_factors
+from privacy.dpsgd.base import BatchGradients, PerUserGradientError, Probe
+from privacy.dpsgd.ghost import GhostEngine
+from privacy.dpsgd.hooks import HookedEngine
+from privacy.dpsgd.layers import EmbeddingRows, OuterProducts, ParameterGradients, WrittenOut
+
+USERS, PLACES, IN, OUT, ITEMS = 6, 7, 5, 4, 9
+ENGINES = pytest.mark.parametrize("engine", [GhostEngine, HookedEngine], ids=["ghost", "hooks"])
+
+
+class OwnLayer(nn.Module):
+    """A layer that only functorch can take apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.randn(IN))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.sin(inputs) * self.scale
+
+
+class Padded(nn.Module):
+    """An embedding with a row that stands for nothing and is not trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.items = nn.Embedding(ITEMS, OUT, padding_idx=0)
+
+    def forward(self, histories: Tensor) -> Tensor:
+        found: Tensor = self.items(histories)
+        return found
+
+
+def rows(*shape: int) -> Tensor:
+    return torch.randn(USERS, *shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def histories(*shape: int) -> Tensor:
+    return torch.randint(0, ITEMS, (USERS, *shape), generator=torch.Generator().manual_seed(2))
+
+
+LAYERS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
+    "linear": (lambda: nn.Linear(IN, OUT), rows(IN)),
+    "linear that widens": (lambda: nn.Linear(IN, 30), rows(IN)),
+    "linear without bias": (lambda: nn.Linear(IN, OUT, bias=False), rows(IN)),
+    "linear on positions": (lambda: nn.Linear(IN, OUT), rows(PLACES, IN)),
+    "linear on a plane": (lambda: nn.Linear(IN, OUT), rows(3, PLACES, IN)),
+    "embedding": (lambda: nn.Embedding(ITEMS, OUT), histories(PLACES)),
+    "embedding of one item": (lambda: nn.Embedding(ITEMS, OUT), histories()),
+    "embedding of a plane": (lambda: nn.Embedding(ITEMS, OUT), histories(3, PLACES)),
+    "normalisation": (lambda: nn.LayerNorm(IN), rows(PLACES, IN)),
+    "convolution": (lambda: nn.Conv1d(IN, OUT, 3), rows(IN, PLACES)),
+    "own layer": (OwnLayer, rows(PLACES, IN)),
+    "deep": (lambda: nn.Sequential(nn.Linear(IN, 3), nn.Tanh(), nn.Linear(3, OUT)), rows(PLACES, IN)),
+}
+PADDED = {"padded embedding": (Padded, histories(PLACES))}
+
+
+def loss_per_user(model: nn.Module, inputs: Tensor) -> Tensor:
+    found = model(inputs).flatten(1)
+    places = torch.linspace(0.1, 2.0, found.shape[1], dtype=torch.float64)
+    return torch.sin(found * places).sum(dim=1)
+
+
+def layer(name: str) -> tuple[nn.Module, Tensor]:
+    torch_layer, inputs = (LAYERS | PADDED)[name]
+    generator = torch.Generator().manual_seed(4)
+    model = torch_layer().double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return model, inputs
+
+
+def found_and_expected(
+    name: str, engine: type[GhostEngine] | type[HookedEngine]
+) -> tuple[BatchGradients, np.ndarray]:
+    model, inputs = layer(name)
+    parameters = list(model.parameters())
+    expected = [
+        torch.cat([g.ravel() for g in torch.autograd.grad(loss_per_user(model, one).sum(), parameters)])
+        for one in inputs.split(1)
+    ]
+    made = engine(model, parameters, loss_per_user)
+    return made.gradients((inputs,)), torch.stack(expected).numpy()
+
+
+@ENGINES
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layers_gradients_are_autograds(name: str, engine: type[GhostEngine] | type[HookedEngine]) -> None:
+    found, expected = found_and_expected(name, engine)
+    np.testing.assert_allclose(np.stack([found.row(user) for user in range(USERS)]), expected, atol=1e-13)
+    norms = np.linalg.norm(expected, axis=1)
+    np.testing.assert_allclose(found.norms, norms, rtol=1e-13)
+    found.check_total(1.0)
+    total = np.ones(expected.shape[1])
+    found.add_clipped(0.5, "flat", total)
+    np.testing.assert_allclose(total - 1, clip_factors(norms, 0.5) @ expected, atol=1e-13)
+    assert found.total_norm == pytest.approx(np.linalg.norm(expected.sum(axis=0)), rel=1e-12)
+
+
+@ENGINES
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_distance_to_another_gradient_is_never_understated(
+    name: str, engine: type[GhostEngine] | type[HookedEngine]
+) -> None:
+    model, inputs = layer(name)
+    made = engine(model, list(model.parameters()), loss_per_user)
+    together = made.gradients((inputs,))
+    for user in range(USERS):
+        same = made.gradients((inputs[user : user + 1],))
+        assert together.distance(user, same) <= 1e-12
+        other = made.gradients((inputs[user - 1 : user or None],))
+        apart = float(np.linalg.norm(together.row(user) - other.row(0)))
+        assert apart * (1 - 1e-12) <= together.distance(user, other)
+
+
+def test_a_padding_row_is_not_trained_and_not_counted() -> None:
+    found, expected = found_and_expected("padded embedding", GhostEngine)
+    np.testing.assert_allclose(np.stack([found.row(user) for user in range(USERS)]), expected, atol=1e-13)
+    np.testing.assert_allclose(found.norms, np.linalg.norm(expected, axis=1), rtol=1e-13)
+    found.check_total(1.0)
+
+
+def test_opacus_own_sampler_counts_the_padding_row_and_is_caught() -> None:
+    found, _ = found_and_expected("padded embedding", HookedEngine)
+    with pytest.raises(PerUserGradientError, match="do not add up"):
+        found.check_total(1.0)
+
+
+def test_a_history_that_names_one_item_only_has_one_row() -> None:
+    items = torch.full((2, PLACES), 3)
+    found = EmbeddingRows(items, rows(PLACES, OUT)[:2], ITEMS, None)
+    np.testing.assert_allclose(found.norms(), rows(PLACES, OUT)[:2].sum(1).norm(dim=1))
+
+
+@pytest.mark.parametrize(
+    "gradients",
+    [
+        OuterProducts(rows(IN), rows(OUT)),
+        WrittenOut(rows(OUT, IN)),
+        WrittenOut(rows(OUT)),
+        EmbeddingRows(histories(PLACES), rows(PLACES, OUT), ITEMS, None),
+    ],
+    ids=["outer", "matrix", "vector", "embedding"],
+)
+def test_a_probe_sees_a_single_wrong_coordinate(gradients: ParameterGradients) -> None:
+    shapes = {OUT * IN: (OUT, IN), OUT: (OUT,), ITEMS * OUT: (ITEMS, OUT)}
+    shape = torch.Size(shapes[gradients.row(0).numel()])
+    total = torch.stack([gradients.row(user) for user in range(USERS)]).sum(0).reshape(shape)
+    for seed in range(20):
+        probe = Probe(shape, torch.Generator().manual_seed(seed))
+        assert float(probe.left.norm() * probe.right.norm()) == pytest.approx(1)
+        assert gradients.along(probe) == pytest.approx(probe.of(total), abs=1e-12)
+        wrong = total.clone()
+        wrong.view(-1)[seed % total.numel()] += 1e-3
+        assert abs(gradients.along(probe) - probe.of(wrong)) > 1e-9
+
+
+def test_gradients_of_different_kinds_are_infinitely_far_apart() -> None:
+    kinds = [
+        OuterProducts(rows(IN), rows(OUT)),
+        WrittenOut(rows(OUT, IN)),
+        EmbeddingRows(histories(PLACES), rows(PLACES, OUT), ITEMS, None),
+    ]
+    for one in kinds:
+        for other in kinds:
+            assert (one.distance(0, other) == float("inf")) is (one is not other)
+    other_items = EmbeddingRows((histories(PLACES) + 1) % ITEMS, rows(PLACES, OUT), ITEMS, None)
+    assert kinds[2].distance(0, other_items) == float("inf")
