@@ -127,7 +127,7 @@ def outcome_error(state: JobState) -> ArchipelError | None:
             remedy="change the plan, or ask the administrators of those silos; plan forecast says more",
         )
     rounds = len(state.opened)
-    kept = f"silos keep the model of the {rounds} rounds that were opened; " if rounds else ""
+    kept = f"silos keep the model after {rounds} of {state.num_rounds} rounds; " if rounds else ""
     return JobFailedError(
         f"the job ended as {state.outcome}: {state.reason}",
         where=state.job,

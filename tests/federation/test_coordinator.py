@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from federation import coordinator as module
-from federation.client import Board, make_proposal, proposal_id
+from federation.client import Board, make_proposal
 from federation.coordinator import Coordinator, CoordinatorLimits
-from federation.messages import BlobKind, BlobRef, Cancel, seal
+from federation.messages import BlobKind, BlobRef, Cancel, proposal_id, seal
 from federation.rounds import Phase
 from federation.transport.inprocess import connect_in_process
 from privacy.errors import ProtocolError, TrustError
@@ -139,7 +139,7 @@ def test_the_last_chunk_twice_at_once_is_checked_once(tmp_path: Path) -> None:
             hub.send(catalogue_of(job), 3_000_000, b""),
             hub.coordinator.blob_offset("shop-a", catalogue_of(job)),
         )
-        assert await asyncio.gather(*tries) == [3_000_000] * 3
+        assert set(await asyncio.gather(*tries)) == {3_000_000}
 
     play(tmp_path, scenario)
 

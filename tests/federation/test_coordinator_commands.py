@@ -194,6 +194,31 @@ def test_a_job_is_cancelled(federation: Federation, tmp_path: Path) -> None:
         assert "changes nothing" in late.stderr
 
 
+def test_a_job_is_paused_and_resumed(federation: Federation, tmp_path: Path) -> None:
+    def said(party: str, *arguments: str) -> tuple[int, dict[str, object]]:
+        result = invoke(job_app, federation.parties[party], *arguments, "--json", "-")
+        return result.exit_code, json.loads(result.stdout or "{}")
+
+    with running_coordinator(federation.hub.directory):
+        job = json.loads(submit(federation, tmp_path, "--json", "-").stdout)["job"]
+        for party in ("shop-c", "shop-a"):
+            assert said(party, "pause", job[:8]) == (0, {"job": job, "paused": True})
+        assert said("shop-b", "show", job[:8])[1]["paused"] is True
+        again = invoke(job_app, federation.parties["shop-b"], "pause", job)
+        assert "is paused already" in again.stdout
+        assert f"archipel job resume {job[:8]}" in again.stdout
+        for party in ("hub", "shop-b"):
+            assert said(party, "resume", job[:8]) == (0, {"job": job, "paused": False})
+        assert "is not paused" in invoke(job_app, federation.parties["shop-b"], "resume", job).stdout
+        assert said("shop-b", "show", job[:8])[1]["paused"] is False
+        assert said("shop-a", "cancel", job)[0] == 0
+        assert invoke(job_app, federation.parties["shop-a"], "watch", job).exit_code == ExitCode.PEER
+        for name in ("pause", "resume"):
+            late = invoke(job_app, federation.parties["shop-a"], name, job)
+            assert late.exit_code == ExitCode.PEER
+            assert "has ended" in late.stderr
+
+
 def test_a_job_survives_a_kill_of_the_coordinator(federation: Federation, tmp_path: Path) -> None:
     with running_coordinator(federation.hub.directory) as process:
         job = json.loads(submit(federation, tmp_path, "--json", "-").stdout)["job"]
@@ -231,7 +256,7 @@ def test_what_cannot_be_submitted_is_said_before_anybody_is_asked(
 
 def test_an_unknown_job_is_a_usage_error(federation: Federation) -> None:
     with running_coordinator(federation.hub.directory):
-        for name in ("show", "watch", "cancel"):
+        for name in ("show", "watch", "pause", "resume", "cancel"):
             result = invoke(job_app, federation.parties["shop-a"], name, "beef")
             assert result.exit_code == ExitCode.USAGE
             assert "job list" in result.stderr
