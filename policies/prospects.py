@@ -2,36 +2,47 @@
 
 Everything here is derived from public numbers of the plan; nothing is measured.
 
-**How many people a plan needs.** A person's contribution is a vector of norm 1 (``contribution_norm`` or
-``max_grad_norm``). If all of them pointed the same way, ``steps`` steps of ``people`` each would sum to a vector
-of norm ``people · steps``, and their noise to one of norm ``noise · √(steps · directions)``::
+**How many people a plan needs.** A person's contribution is a vector of norm 1. If all of them pointed the
+same way, ``steps`` steps of ``people`` each would sum to a vector of norm ``people · steps``, and their noise
+to one of norm ``noise · √(steps · directions)``::
 
     reach = people · √steps / (noise · √directions)
 
 ``noise`` is the standard deviation of one value of one step's aggregate over that norm, all shares included.
-``directions`` is how many dimensions the noise fills that the model cannot tell from signal: all values of a
-gradient or of counts; ``2 · items`` of an item graph, because what its solver keeps of a symmetric noise matrix
-is its largest eigenvalue (about ``2 · noise · √items``) against a trace of ``√2 · people``. Schedules do not
-matter to it: twice as many rounds at the same epsilon have √2 times the noise each.
+``directions`` is how many dimensions of noise the model cannot tell from signal: all values of a gradient or
+of counts; ``2 · items`` of an item graph, because what its solver keeps of a symmetric noise matrix is the
+largest eigenvalue (about ``2 · noise · √items``) against a trace of ``√2 · people``. Schedules do not matter:
+twice as many rounds at the same epsilon have √2 times the noise each.
 
-Below ``USEFUL_REACH`` a plan is not worth its epsilon; ``docs/explanation-useful-plans.md`` has the runs that the
-numbers were read off. Real contributions do not all point the same way, so a reach above it promises nothing.
+Real contributions point many ways, so the reach that is needed was read off runs on real data, each against
+counting (``docs/explanation-useful-plans.md``). Below it no run was worth its epsilon; above it nothing is
+promised.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from policies.drafting import recalibrate
 from policies.plan import Plan
-from policies.price import committed_events, reserved_events, schedule, spent_epsilon, training_shape
+from policies.price import (
+    RoundShape,
+    committed_events,
+    popularity_shape,
+    reserved_events,
+    schedule,
+    spent_epsilon,
+    training_shape,
+)
 from privacy.errors import UsageError
 from privacy.events import EventCount
 
-USEFUL_REACH: Final = 4.0
+USEFUL_REACH: Final[Mapping[str, float]] = {"popularity": 3.0, "item-graph": 4.0, "gradients": 15.0}
+"""By what is summed: where noised counts rank nearly like true ones, where a model first beats counting."""
+
 PARTS: Final = (0.01, 0.25, 0.5, 0.75, 1.0)
 
 _MOST_ROUNDS = 10_000
@@ -64,27 +75,30 @@ class Need:
 
     Attributes:
         people: over all silos; fewer are pointless.
-        at_most: how many the plan's bounds allow.
+        planned: how many the plan itself counts on, by its public bounds and ``expected_batch_size``.
     """
 
     people: int
-    at_most: int
+    planned: int
 
     @property
     def is_pointless(self) -> bool:
-        """Whether not even the largest number of people would do."""
-        return self.people > self.at_most
+        """Whether not even as many people as the plan counts on would do."""
+        return self.people > self.planned
 
 
 def milestones(plan: Plan) -> tuple[Milestone, ...]:
-    """Return the epsilon after 1, 25, 50, 75 and 100 % of the training, what came before it included."""
+    """Return the epsilon after 1, 25, 50, 75 and 100 % of the training, what came before it included.
+
+    Where popularity is counted first, that alone comes first, with 0 rounds.
+    """
     before = sum(shape.purpose == "popularity" for shape in schedule(plan))
-    found = {}
-    for part in PARTS:
-        rounds = max(1, math.floor(part * plan.training.rounds))
+    parts = {max(1, math.floor(part * plan.training.rounds)): part for part in PARTS}
+    found = []
+    for rounds, part in (({0: 0.0} if before else {}) | parts).items():
         events = committed_events(plan, [(number, 1) for number in range(1, before + rounds + 1)])
-        found[rounds] = Milestone(part, rounds, spent_epsilon(plan, events))
-    return tuple(found.values())
+        found.append(Milestone(part, rounds, spent_epsilon(plan, events)))
+    return tuple(found)
 
 
 def noise_for(plan: Plan, epsilon: float) -> float:
@@ -134,10 +148,22 @@ def rounds_for(plan: Plan, epsilon: float) -> int:
 
 
 def need_of(plan: Plan) -> Need:
-    """Return how many people a plan needs (see the module), and how many its bounds allow."""
-    shape, training = training_shape(plan), plan.training
+    """Return how many people a plan needs (see the module), and how many it counts on."""
+    sums = [shape for shape in (popularity_shape(plan), training_shape(plan)) if shape is not None]
+    planned = plan.num_silos * plan.max_users_per_silo
+    training = plan.training
+    if training.expected_batch_size is not None:
+        planned = min(planned, math.ceil(training.expected_batch_size / training.sample_rate))
+    return Need(max(math.ceil(_people_needed(plan, shape)) for shape in sums), planned)
+
+
+def _people_needed(plan: Plan, shape: RoundShape) -> float:
+    """Return how many people it takes until this sum, or all sums of a training, reach far enough."""
     noise = shape.share_std * math.sqrt(plan.num_silos) / shape.grid
-    directions = 2 * plan.catalogue.items if plan.model.family == "item-graph" else shape.values
+    training = plan.training
+    if shape.purpose == "popularity" or plan.model.family == "popularity":
+        return USEFUL_REACH["popularity"] * noise * math.sqrt(shape.values)
+    if plan.model.family == "item-graph":
+        return USEFUL_REACH["item-graph"] * noise * math.sqrt(2 * plan.catalogue.items)
     steps = training.rounds * training.local_steps
-    in_a_step = USEFUL_REACH * noise * math.sqrt(directions / steps)
-    return Need(math.ceil(in_a_step / training.sample_rate), plan.num_silos * plan.max_users_per_silo)
+    return USEFUL_REACH["gradients"] * noise * math.sqrt(shape.values / steps) / training.sample_rate

@@ -225,14 +225,23 @@ def evaluate(
 @command
 def forecast(
     plan: Annotated[Path, typer.Argument(help="plan.yaml")],
+    for_epsilon: Annotated[
+        float | None, typer.Option(help="Which noise would the plan need to cost this epsilon?")
+    ] = None,
+    rounds_for_epsilon: Annotated[
+        float | None, typer.Option(help="How many training rounds would cost this epsilon, at its noise?")
+    ] = None,
+    probe: Annotated[bool, typer.Option(help="Time some steps of a trained plan on this machine.")] = True,
     directory: Dir = HERE,
     json_file: Json = None,
     debug: Debug = False,
 ) -> None:
     """Show what a plan would cost and whether this silo would accept it, before anything is touched."""
-    from silo.forecast import describe, forecast_plan
+    from silo.forecast import Questions, forecast_plan
+    from silo.forecast_text import describe
 
-    found: dict[str, Any] = forecast_plan(directory, plan)
+    questions = Questions(for_epsilon=for_epsilon, rounds_for_epsilon=rounds_for_epsilon, is_timed=probe)
+    found: dict[str, Any] = forecast_plan(directory, plan, questions)
     for part in describe(found):
         say(part)
     emit_json(found, json_file)

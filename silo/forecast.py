@@ -2,84 +2,138 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
-from policies.canonical import digest
 from policies.decision import PolicyDeniedError, authorize
 from policies.files import load_yaml
 from policies.plan import Plan
-from policies.plan_summary import byte_size
-from policies.price import cap_loss, forecast_bytes, plan_epsilon, plan_epsilon_pld, schedule
+from policies.plan_summary import summarise, sums_in_words
+from policies.price import forecast_bytes, training_shape
+from policies.prospects import milestones, need_of, noise_for, rounds_affordable, rounds_for
+from policies.silo_policy import SiloPolicy
+from privacy.accounting import UnsupportedEventError
+from privacy.errors import ArchipelError, BudgetExceededError
+from privacy.events import EventCount
+from privacy.ledger.state import AccountStatus
 from silo.site import Site
 
 
-def forecast_plan(directory: Path, path: Path) -> dict[str, Any]:
-    """Epsilon, bytes and this silo's own verdict on a plan; nothing is reserved, nothing leaves.
+@dataclass(frozen=True, kw_only=True)
+class Questions:
+    """What else is asked of a forecast.
+
+    Attributes:
+        for_epsilon: which noise would the plan need to cost this?
+        rounds_for_epsilon: how many training rounds would cost this, with the noise it has?
+        is_timed: how long does a trained plan take this machine? Takes seconds to find out.
+    """
+
+    for_epsilon: float | None = None
+    rounds_for_epsilon: float | None = None
+    is_timed: bool = True
+
+
+def forecast_plan(directory: Path, path: Path, questions: Questions = Questions()) -> dict[str, Any]:
+    """Return epsilon, bytes, time and this silo's own verdict on a plan; nothing is reserved, nothing leaves.
+
+    Args:
+        directory: the silo's.
+        path: of the plan.
+        questions: what else to find out.
 
     Raises:
         PolicyFileError: everything wrong with the plan.
         PlanImpossibleError: no sum can carry it.
+        OneSumError: rounds were asked of a plan that has none to choose.
     """
     plan = load_yaml(path, Plan)
-    shapes = schedule(plan)
+    found = _of_plan(plan) | _answers(plan, questions)
     with Site(directory) as site:
         policy = site.trusted_policy()
-        traffic = forecast_bytes(plan, verify_sums=1.0 if len(shapes) == 1 else policy.accepts.verify_sums)
-        verdict: dict[str, Any] = {"silo": site.name, "accepted": True, "reasons": []}
-        try:
-            authorize(plan, policy, site.ledger_state(policy), site.now(), charter=site.charter)
-        except PolicyDeniedError as denied:
-            verdict = {
-                "silo": site.name,
-                "accepted": False,
-                "reasons": [asdict(reason) for reason in denied.reasons],
-            }
-    return {
-        "plan_sha256": digest(plan),
-        "epsilon": plan_epsilon(plan),
-        "target_epsilon": plan.privacy.target_epsilon,
-        "delta": plan.privacy.target_delta,
-        "filter": plan.privacy.filter,
-        "epsilon_pld": plan_epsilon_pld(plan),
-        "unit": plan.privacy.unit,
-        "neighboring_relation": plan.privacy.neighboring_relation,
-        "noise_multiplier": plan.privacy.noise_multiplier,
-        "rounds": len(shapes),
-        "max_burned_rounds": plan.training.max_burned_rounds,
-        "loss_at_cap": cap_loss(plan),
-        "bits": shapes[0].layout.bits,
-        "values_per_slot": shapes[0].layout.values_per_slot,
-        "traffic": asdict(traffic),
-        "verdict": verdict,
+        state = site.ledger_state(policy)
+        found["verdict"] = _verdict(site, plan, policy, state)
+        found["rounds_affordable"] = _rounds_left(plan, _account(plan, policy, state.accounts))
+    verified = 1.0 if found["rounds"] == 1 else policy.accepts.verify_sums
+    found["traffic"] = asdict(forecast_bytes(plan, verify_sums=verified))
+    is_timed = questions.is_timed and not plan.is_statistics
+    found["time"] = _time(directory, plan) if is_timed else None
+    found["warnings"] = _warnings(found)
+    return found
+
+
+def _of_plan(plan: Plan) -> dict[str, Any]:
+    need = need_of(plan)
+    return summarise(plan) | {
+        "milestones": [asdict(milestone) for milestone in milestones(plan)],
+        "sums": sums_in_words(plan),
+        "training_rounds": plan.training.rounds,
+        "values_per_round": training_shape(plan).values,
+        "people_needed": need.people,
+        "people_planned": need.planned,
     }
 
 
-def describe(found: dict[str, Any]) -> list[object]:
-    """The forecast for people."""
-    traffic, verdict = found["traffic"], found["verdict"]
-    table = Table(show_header=False, title="What this plan would cost")
-    figures = f"{found['filter']}; PLD {found['epsilon_pld']:.4f}"
-    promise = f"{found['epsilon']:.4f} of {found['target_epsilon']:g} at delta {found['delta']:g} ({figures})"
-    table.add_row("epsilon", promise)
-    table.add_row("protects", f"one {found['unit']}'s whole history, {found['neighboring_relation']}")
-    table.add_row("noise multiplier", f"{found['noise_multiplier']:.4f}")
-    table.add_row("secure sums", f"{found['rounds']} and up to {found['max_burned_rounds']} burned, "
-                  f"{found['bits']} bits, {found['values_per_slot']} values a slot")  # fmt: skip
-    table.add_row(
-        "this silo sends",
-        f"{byte_size(traffic['upload_bytes'])} ({traffic['ratio_to_float32']:.2f} x float32)",
-    )
-    table.add_row("this silo fetches", byte_size(traffic["download_bytes"]))
-    table.add_row("longest histories lose", f"{100 * found['loss_at_cap']:.1f} % of their weight to the grid")
-    parts: list[object] = [table]
-    if verdict["accepted"]:
-        return [*parts, f"{verdict['silo']} would accept it."]
-    parts.append(f"{verdict['silo']} would refuse it:")
-    parts += [
-        f"  {r['field']}: {r['found']} (allowed: {r['allowed']}); {r['remedy']}" for r in verdict["reasons"]
-    ]
-    return parts
+def _answers(plan: Plan, questions: Questions) -> dict[str, Any]:
+    answers: dict[str, Any] = {"for_epsilon": None, "rounds_for_epsilon": None}
+    if questions.for_epsilon is not None:
+        epsilon = questions.for_epsilon
+        answers["for_epsilon"] = {"epsilon": epsilon, "noise_multiplier": noise_for(plan, epsilon)}
+    if questions.rounds_for_epsilon is not None:
+        epsilon = questions.rounds_for_epsilon
+        answers["rounds_for_epsilon"] = {"epsilon": epsilon, "rounds": rounds_for(plan, epsilon)}
+    return answers
+
+
+def _verdict(site: Site, plan: Plan, policy: SiloPolicy, state: Any) -> dict[str, Any]:
+    try:
+        authorize(plan, policy, state, site.now(), charter=site.charter)
+    except PolicyDeniedError as denied:
+        reasons = [asdict(reason) for reason in denied.reasons]
+        return {"silo": site.name, "accepted": False, "reasons": reasons}
+    return {"silo": site.name, "accepted": True, "reasons": []}
+
+
+def _account(plan: Plan, policy: SiloPolicy, accounts: Mapping[str, AccountStatus]) -> AccountStatus | None:
+    named = policy.dataset_for(plan.purpose)
+    return None if named is None else accounts.get(named[1].population)
+
+
+def _rounds_left(plan: Plan, account: AccountStatus | None) -> int | None:
+    """Return how many training rounds the rest of this silo's account pays for, beside all else."""
+    if account is None or plan.is_statistics:
+        return None
+
+    def fits(events: Sequence[EventCount]) -> bool:
+        try:
+            account.admit(events)
+        except (BudgetExceededError, UnsupportedEventError):
+            return False
+        return True
+
+    return rounds_affordable(plan, fits)
+
+
+def _time(directory: Path, plan: Plan) -> dict[str, Any]:
+    """Return what a probe found, or why there is none: a forecast needs no catalogue, a probe does."""
+    from silo.probe import probe
+    from silo.rows import plan_catalogue
+
+    try:
+        taken = probe(plan, plan_catalogue(directory, plan))
+    except (ArchipelError, OSError) as error:
+        return {"minutes": None, "why": str(error)}
+    return asdict(taken) | {"minutes": taken.minutes, "round_seconds": taken.round_seconds, "why": None}
+
+
+def _warnings(found: dict[str, Any]) -> list[str]:
+    warnings = []
+    needed, planned = found["people_needed"], found["people_planned"]
+    if needed > planned:
+        warnings.append(
+            f"this plan is pointless: its noise drowns fewer than about {needed:,} people, and it counts on "
+            f"{planned:,} at most; raise epsilon, find more people, or choose a smaller model or popularity"
+        )
+    return warnings

@@ -24,7 +24,7 @@ MOUNTED = {
     "charter": {"new", "sign", "merge", "show"},
     "policy": {"check", "sign", "explain", "schema"},
     "data": {"check", "catalogue"},
-    "plan": {"new", "forecast"},
+    "plan": {"new", "show", "forecast"},
     "job": {"submit", "watch", "list", "show", "cancel"},
     "audit": {"budget", "ledger", "verify"},
     "recommend": set(),

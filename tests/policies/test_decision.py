@@ -99,6 +99,13 @@ REASONS: list[Refusal] = [
         lambda: refusals(make_plan(metrics_epsilon=0.2, holdout="last"), make_policy(metrics="none")),
     ),
     ("catalogue_not_accepted", lambda: refusals(PLAN, make_policy(catalogues=["cd" * 32]))),
+    ("family_not_accepted", lambda: refusals(PLAN, make_policy(families=["popularity", "linear"]))),
+    ("family_not_accepted", lambda: refusals(PLAN, make_policy(families=[]))),
+    ("too_many_rounds", lambda: refusals(make_plan(family="autoencoder"), make_policy(max_rounds=59))),
+    (
+        "too_many_rounds",
+        lambda: refusals(make_plan(family="autoencoder", max_burned_rounds=1), make_policy(max_rounds=60)),
+    ),
     ("encryption_required", lambda: refusals(altered(PLAN, {"protection.encryption": "none"}))),
     ("masks_required", lambda: refusals(altered(PLAN, {"protection.masks": "none"}))),
     ("purpose_not_accepted", lambda: refusals(altered(PLAN, {"purpose": "credit-scoring"}))),
@@ -146,6 +153,18 @@ def test_the_last_day_of_a_policy_and_of_a_charter_is_still_in_force() -> None:
 
 def test_an_accepted_catalogue_passes() -> None:
     assert refusals(PLAN, make_policy(catalogues=["cd" * 32, CATALOGUE])) == set()
+
+
+def test_an_accepted_family_with_as_many_rounds_as_accepted_passes() -> None:
+    plan = make_plan(family="autoencoder", rounds=50, max_burned_rounds=10)
+    assert refusals(plan, make_policy(families=["item-graph", "autoencoder"], max_rounds=60)) == set()
+
+
+def test_a_price_that_no_noise_can_keep_is_a_reason_and_no_crash() -> None:
+    one_order = RenyiFilter(orders=(32.0,))
+    plan = make_plan(metrics_epsilon=1.0, holdout="random", filter=one_order)
+    hopeless = altered(plan, {"releases.metrics.epsilon": 0.01})
+    assert refusals(hopeless, make_policy(orders=(32.0,))) == {"plan_impossible"}
 
 
 def test_a_person_cannot_be_in_more_silos_than_the_roster_has() -> None:

@@ -167,3 +167,128 @@ def test_a_catalogue_whose_bytes_changed_is_refused(tmp_path: Path) -> None:
     path.write_text(ITEMS.replace("genre-1", "genre-2"))
     with pytest.raises(CatalogueFileError, match="not those its name says"):
         read_catalogue(str(path), tmp_path)
+
+
+# ── trained models ──
+
+
+def test_an_autoencoder_takes_nothing_but_its_name(catalogue: Path, tmp_path: Path) -> None:
+    plan = written(catalogue, tmp_path / "plan.yaml", family="autoencoder")
+    assert plan.model.model_dump()["features"] == 40
+    assert plan.popularity is not None
+    assert plan.popularity.epsilon == 1.0
+    assert (plan.training.rounds, plan.privacy.clipping, plan.privacy.noise_placement) == (
+        60,
+        "automatic",
+        "federation",
+    )
+    assert refusals(plan) == set()
+
+
+def test_everything_about_a_training_can_be_said(catalogue: Path, tmp_path: Path) -> None:
+    plan = written(
+        catalogue,
+        tmp_path / "plan.yaml",
+        "--no-bias",
+        family="autoencoder",
+        features="8",
+        hidden="4",
+        input_dropout="0.3",
+        seed="7",
+        start_from="ab" * 32,
+        rounds="9",
+        sample_rate="0.2",
+        expected_batch_size="700",
+        optimizer="adam",
+        learning_rate="0.1",
+        decay="none",
+        second_moment_decay="0.95",
+        noise_placement="silo",
+        local_steps="3",
+        local_learning_rate="0.7",
+        max_grad_norm="2",
+        clipping="flat",
+        min_silos="3",
+        round_minutes="4",
+    )
+    assert plan.model.model_dump() == {
+        "family": "autoencoder", "features": 8, "hidden": 4, "input_dropout": 0.3, "seed": 7, "bias": "none",
+        "start_from": "ab" * 32,
+    }  # fmt: skip
+    assert plan.training.model_dump() == {
+        "rounds": 9, "max_burned_rounds": 0, "sample_rate": 0.2, "expected_batch_size": 700.0,
+        "optimizer": "adam", "learning_rate": 0.1, "decay": "none", "second_moment_decay": 0.95,
+        "local_steps": 3, "local_learning_rate": 0.7,
+    }  # fmt: skip
+    assert (plan.privacy.filter, plan.privacy.max_grad_norm, plan.privacy.clipping) == ("renyi", 2.0, "flat")
+    assert (plan.protection.min_silos, plan.protection.round_minutes) == (3, 4.0)
+    assert plan.privacy.colluding_silos == 3
+    assert plan_epsilon(plan) <= 4.0
+
+
+def test_the_file_comments_what_a_training_is_made_of(catalogue: Path, tmp_path: Path) -> None:
+    written(catalogue, tmp_path / "plan.yaml", family="autoencoder", min_silos="3")
+    text = (tmp_path / "plan.yaml").read_text()
+    for words in (
+        "# popularity, counted with noise before the training",
+        "# public divisor over all silos; never a count of rows",
+        "# flat: longer ones are shortened | automatic: all are scaled to it",
+        "# then a round goes on without a silo",
+    ):
+        assert words in text
+    assert max(len(line) for line in text.splitlines()) <= 120
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"family": "autoencoder", "local_steps": "2"}, "noise_placement: silo"),
+        ({"family": "autoencoder", "local_learning_rate": "2"}, "only learning_rate is used"),
+        ({"family": "autoencoder", "optimizer": "sgd", "second_moment_decay": "0.9"}, "sgd keeps no squares"),
+        ({"family": "autoencoder", "bias_epsilon": "4"}, "leaves nothing of target_epsilon"),
+        ({"family": "autoencoder", "start_from": "abc"}, "64 hexadecimal digits"),
+        ({"family": "autoencoder", "features": "41"}, "at most as many columns"),
+        ({"family": "autoencoder", "round_minutes": "4"}, "every round waits"),
+        ({"family": "autoencoder", "rank": "4"}, "known here: family, features, hidden"),
+        ({"family": "item-graph", "rounds": "4"}, "one secure sum"),
+        ({"family": "item-graph", "sample_rate": "0.5"}, "counts every user once"),
+        ({"family": "popularity", "clipping": "automatic"}, "no gradients to clip"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_with_the_reason(
+    catalogue: Path, tmp_path: Path, changes: dict[str, str], words: str
+) -> None:
+    result = new(catalogue, tmp_path / "plan.yaml", **changes)
+    assert result.exit_code == ExitCode.DATA
+    assert words in result.output
+    assert not (tmp_path / "plan.yaml").exists()
+
+
+def test_a_price_and_no_counts_do_not_go_together(catalogue: Path, tmp_path: Path) -> None:
+    result = new(catalogue, tmp_path / "p.yaml", "--no-bias", family="autoencoder", bias_epsilon="0.5")
+    assert result.exit_code == ExitCode.USAGE
+    assert "leave out --bias-epsilon or --no-bias" in result.output
+
+
+def test_show_says_of_a_file_what_new_said_of_it(catalogue: Path, tmp_path: Path) -> None:
+    out = tmp_path / "plan.yaml"
+    said = new(catalogue, out, family="autoencoder", max_burned_rounds="2").output
+    shown = CliRunner().invoke(plan_app, ["show", str(out), "--json", str(tmp_path / "found.json")])
+    assert shown.exit_code == 0
+    assert shown.output == said
+    assert "popularity, then 60 of the training; up to 2 may fail" in said
+    assert "more noise" in said
+    found: dict[str, Any] = json.loads((tmp_path / "found.json").read_text())
+    assert [(item["purpose"], item["rounds"]) for item in found["releases"]] == [
+        ("popularity", 1),
+        ("training", 60),
+    ]
+    assert found["releases"][0]["epsilon_alone"] <= 1.0
+    assert 0 < found["rounding_cost"] < 0.01
+
+
+def test_show_refuses_what_is_no_plan(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text("kind: Plan\n")
+    result = CliRunner().invoke(plan_app, ["show", str(tmp_path / "plan.yaml")])
+    assert result.exit_code == ExitCode.DATA
+    assert "add catalogue here" in result.output
