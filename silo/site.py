@@ -12,13 +12,15 @@ from federation.identity import Party
 from policies.canonical import canonical_bytes, digest
 from policies.charter import Charter
 from policies.decision import Authorization, reauthorize
-from policies.files import load_charter, load_policy, save_yaml, write_atomically
+from policies.files import load_charter, read_signed, save_yaml, write_atomically
 from policies.plan import Plan
 from policies.signing import PublicKey
 from policies.silo_policy import Dataset, SiloPolicy
+from policies.trust import trust_policy
 from privacy.errors import DataError, ProtocolError, TrustError, UsageError
 from privacy.ledger.ledger import Ledger, LedgerState
 from silo.outbox import Outbox
+from silo.policy_archive import keep_policy
 
 
 class RecordLostError(ProtocolError):
@@ -107,21 +109,26 @@ class Site:
         raise TrustError(f"{name} is not in the charter", remedy="only the charter's parties are listened to")
 
     def trusted_policy(self) -> SiloPolicy:
-        """The signed policy in force; never an older one than the ledger has seen.
+        """The signed policy in force; never an older one than the ledger has seen. It is kept for auditors.
 
         Raises:
             TrustError: unsigned, expired, rolled back, or another silo's.
         """
         seen = [(a.policy_version, a.policy_sha256) for a in self.ledger.state().accounts.values()]
         version, sha256 = max(seen, default=(None, None))
-        return load_policy(
-            self.directory,
+        signed = read_signed(self.directory / "policy.yaml")
+        policy = trust_policy(
+            signed.content,
+            signed.signatures,
             charter=self.charter,
             silo=self.name,
             previous_version=version,
             previous_sha256=sha256,
             now=self.now(),
+            source=str(signed.path),
         )
+        keep_policy(self.directory, policy.version, signed)
+        return policy
 
     def ledger_state(self, policy: SiloPolicy) -> LedgerState:
         """Accounts as they stand, under ``policy``'s budgets.
