@@ -20,10 +20,10 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -41,6 +41,8 @@ from privacy.ledger.storage import (
 )
 
 __all__ = [
+    "CLOCK_TOLERANCE",
+    "COLUMNS",
     "GENESIS",
     "ChainLog",
     "ChainProblem",
@@ -49,7 +51,10 @@ __all__ = [
     "LogCorruptError",
     "LogReader",
     "LogStorageError",
+    "Row",
+    "chain_problems",
     "entry_hash",
+    "entry_of",
     "read_entries",
     "signed_message",
     "utc_now",
@@ -58,6 +63,9 @@ __all__ = [
 
 GENESIS = "0" * 64
 """``previous`` of the first entry."""
+
+CLOCK_TOLERANCE = timedelta(minutes=10)
+"""How far a machine's clock may be set back, or two machines' clocks differ, before anybody speaks of it."""
 
 _HASH_DOMAIN = b"archipel/log-entry/v1\0"
 _SIGNATURE_DOMAIN = b"archipel/log-entry-signature/v1\0"
@@ -71,7 +79,11 @@ CREATE TRIGGER IF NOT EXISTS entries_are_never_altered BEFORE UPDATE ON entries
 CREATE TRIGGER IF NOT EXISTS entries_are_never_deleted BEFORE DELETE ON entries
     BEGIN SELECT RAISE(ABORT, 'entries are never deleted'); END;
 """
-_COLUMNS = "seq, at, kind, payload, previous, hash, key_id, signature"
+COLUMNS = ("seq", "at", "kind", "payload", "previous", "hash", "key_id", "signature")
+_COLUMNS = ", ".join(COLUMNS)
+
+Row = tuple[Any, ...]
+"""The values of an entry's ``COLUMNS`` as they stand in a file, whatever they are (``payload``: its text)."""
 
 
 def utc_now() -> datetime:
@@ -278,34 +290,44 @@ class LogReader:
         with open_readonly(path) as connection:
             yield cls(connection, path)
 
+    def rows(self) -> Iterator[Row]:
+        """Every entry as it stands in the file, in the order of the numbers."""
+        yield from self.connection.execute(f"SELECT {_COLUMNS} FROM entries ORDER BY seq")  # noqa: S608
+
     def entries(self, after: int = 0) -> Iterator[Entry]:
         """Entries numbered above ``after``, oldest first. Nothing is verified."""
         yield from _entries(self.connection, self.path, after)
 
     def problems(self, verify: Callable[[bytes, bytes], None]) -> Iterator[ChainProblem]:
-        """Recompute every hash and check every signature.
+        """:func:`chain_problems` of this log."""
+        yield from chain_problems(self.rows(), verify)
 
-        Args:
-            verify: takes message and raw signature, raises ``TrustError`` if the owner did not sign it.
 
-        Yields:
-            ChainProblem: ``entry_altered``, ``entry_missing``, ``chain_broken`` or ``entry_signature``, in
-            the order of the entries.
-        """
-        seq, previous = 0, GENESIS
-        for row in self.connection.execute(f"SELECT {_COLUMNS} FROM entries ORDER BY seq"):  # noqa: S608
-            number, _, _, _, before, digest, key_id, signature = row
-            if number != seq + 1:
-                yield ChainProblem("entry_missing", number, f"entries {seq + 1} to {number - 1} are missing")
-            if before != previous:
-                text = "it does not continue the entry before it: an entry was deleted, inserted or moved"
-                yield ChainProblem("chain_broken", number, text)
-            if not _is_hashed(row):
-                yield ChainProblem("entry_altered", number, "its content is not what was hashed and signed")
-            elif not _is_signed(digest, signature, verify):
-                text = f"the owner's identity did not sign it (it names key {key_id})"
-                yield ChainProblem("entry_signature", number, text)
-            seq, previous = number, digest
+def chain_problems(rows: Iterable[Row], verify: Callable[[bytes, bytes], None]) -> Iterator[ChainProblem]:
+    """Recompute every hash and check every signature.
+
+    Args:
+        rows: the entries as they stand in a file or a copy of it, in order.
+        verify: takes message and raw signature, raises ``TrustError`` if the owner did not sign it.
+
+    Yields:
+        ChainProblem: ``entry_altered``, ``entry_missing``, ``chain_broken`` or ``entry_signature``, in
+        the order of the entries.
+    """
+    seq, previous = 0, GENESIS
+    for row in rows:
+        number, _, _, _, before, digest, key_id, signature = row
+        if number != seq + 1:
+            yield ChainProblem("entry_missing", number, f"entries {seq + 1} to {number - 1} are missing")
+        if before != previous:
+            text = "it does not continue the entry before it: an entry was deleted, inserted or moved"
+            yield ChainProblem("chain_broken", number, text)
+        if not _is_hashed(row):
+            yield ChainProblem("entry_altered", number, "its content is not what was hashed and signed")
+        elif not _is_signed(digest, signature, verify):
+            text = f"the owner's identity did not sign it (it names key {key_id})"
+            yield ChainProblem("entry_signature", number, text)
+        seq, previous = number, digest
 
 
 def read_entries(path: Path, after: int = 0) -> Iterator[Entry]:
@@ -320,16 +342,29 @@ def verify_chain(path: Path, verify: Callable[[bytes, bytes], None]) -> Iterator
         yield from reader.problems(verify)
 
 
+def entry_of(row: Row, source: Path) -> Entry:
+    """The entry of a row.
+
+    Args:
+        row: from a log, or from a copy of one.
+        source: the file, for the message.
+
+    Raises:
+        LogCorruptError: values that no log ever wrote.
+    """
+    try:
+        return _entry(row)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise corrupt_error(source, f"entry {row[0]} cannot be read") from error
+
+
 def _entries(connection: sqlite3.Connection, path: Path, after: int) -> Iterator[Entry]:
     query = f"SELECT {_COLUMNS} FROM entries WHERE seq > ? ORDER BY seq"  # noqa: S608
     for row in connection.execute(query, (after,)):
-        try:
-            yield _entry(row)
-        except (ValueError, TypeError) as error:
-            raise corrupt_error(path, f"entry {row[0]} cannot be read") from error
+        yield entry_of(row, path)
 
 
-def _entry(row: tuple[Any, ...]) -> Entry:
+def _entry(row: Row) -> Entry:
     seq, at, kind, payload, previous, digest, key_id, signature = row
     body = json.loads(payload)
     if not isinstance(body, dict) or not all(isinstance(text, str) for text in row[1:]):
@@ -337,13 +372,13 @@ def _entry(row: tuple[Any, ...]) -> Entry:
     return Entry(seq, at, kind, body, previous, digest, key_id, signature)
 
 
-def _is_hashed(row: tuple[Any, ...]) -> bool:
+def _is_hashed(row: Row) -> bool:
     seq, at, kind, payload, previous, digest, key_id, _ = row
     try:
         if rfc8785.dumps(json.loads(payload)) != payload.encode():
             return False
         expected = entry_hash(seq=seq, at=at, kind=kind, payload=payload, previous=previous, key_id=key_id)
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return False  # values no log ever wrote, such as a number in place of a text
     return bool(digest == expected)
 

@@ -1,192 +1,138 @@
-"""``archipel audit``: what was spent on what, and whether anything was altered. Reads, never writes."""
+"""``archipel audit``: what was spent on what, and whether anything was altered. Reads, never writes.
+
+Every command takes a silo's directory (``--dir``), also while its agent runs, or a bundle exported from one.
+Times are UTC. Whatever is found ends the command with exit code 4.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from policies.console import HERE, Debug, Dir, Json, command, emit_json, say
+from policies.console import HERE, Debug, Dir, Json, command, emit_json, progress, say
+from silo.audit.account_commands import budget_command, ledger_command, table
+from silo.audit.options import Bundle, CharterFile, EarlierBundle, ReceiptFiles, Silo, TrailFile
 
 if TYPE_CHECKING:
-    from privacy.events import Event, EventCount
-    from privacy.ledger.chain import Entry
-    from privacy.ledger.state import AccountStatus
-
-UNIT = "user"
-NEIGHBORING_RELATION = "add_or_remove_one"
-SCOPE = "one person's whole history, over all silos that each plan says a person may be in"
+    from silo.audit.evidence import Evidence
+    from silo.audit.findings import Finding
+    from silo.audit.replay import Replay
 
 audit_app = typer.Typer(
     name="audit", help="What was spent on what, and whether anything was altered.", no_args_is_help=True
 )
-
-CharterFile = Annotated[
-    Path, typer.Option("--charter", help="The auditor's own copy of the charter.", metavar="FILE")
-]
-Silo = Annotated[
-    str | None, typer.Option("--silo", help="Whose directory it is; default: what its card says.")
-]
-ReceiptFiles = Annotated[
-    list[Path] | None,
-    typer.Option("--receipts", help="A receipts.json that a peer handed out; repeatable.", metavar="FILE"),
-]
+audit_app.command("budget")(budget_command)
+audit_app.command("ledger")(ledger_command)
 
 
 @audit_app.command("verify")
 @command
 def verify_command(
     charter: CharterFile,
+    bundle: Bundle = None,
     directory: Dir = HERE,
     silo: Silo = None,
     receipts: ReceiptFiles = None,
+    trail: TrailFile = None,
+    earlier: EarlierBundle = None,
     json_file: Json = None,
     debug: Debug = False,
 ) -> None:
-    """Verify chain, signatures, charges, receipts and digests of a ledger (exit code 4 on findings)."""
+    """Verify chain, charges, policies, plans and receipts of a record (exit code 4 on findings)."""
     from silo.audit.verify import verify
 
-    report = verify(directory, charter, now=datetime.now(UTC), silo=silo, receipts=receipts or ())
+    report = verify(
+        bundle or directory,
+        charter,
+        now=datetime.now(UTC),
+        silo=silo,
+        receipts=receipts or (),
+        trail=trail,
+        earlier=earlier,
+    )
     emit_json(report, json_file)
     say(
         f"{report.silo}: entries: {report.entries}, charges: {report.charges}, head: {report.head_hash[:16]}…"
     )
     say(f"{report.receipts} valid receipts by peers, the newest covers entry {report.witnessed_seq}")
-    for item in report.findings:
-        say(f"{item.severity}[{item.code}] {item.where}: {item.text}")
+    _say_findings(report.findings)
     report.accepted()
     say("nothing was found: every entry is signed, in its place, paid for and witnessed")
 
 
-@audit_app.command("budget")
+@audit_app.command("replay")
 @command
-def budget_command(directory: Dir = HERE, json_file: Json = None, debug: Debug = False) -> None:
-    """Show what each population's account has spent, reserved and left, recomputed from the entries."""
-    from privacy.ledger.chain import read_entries
-    from privacy.ledger.fold import Fold
+def replay_command(
+    bundle: Bundle = None, directory: Dir = HERE, json_file: Json = None, debug: Debug = False
+) -> None:
+    """Recompute epsilon from the record alone with a second accountant (exit code 4 on findings)."""
+    from silo.audit.evidence import open_evidence
 
-    fold, problems = Fold.of(read_entries(directory / "ledger.db"))
-    rows = [_account_row(status) for status in fold.state().accounts.values()]
+    with open_evidence(bundle or directory) as evidence:
+        found = _replayed(evidence)
+    emit_json(found, json_file)
+    figures = ("delta", "claimed", "pld", "rdp", "promised")
+    rows = [
+        {"kind": row.kind, "name": row.name[:12], "releases": row.releases}
+        | {name: _figure(getattr(row, name)) for name in figures}
+        for row in found.rows
+    ]
+    say(table(("kind", "name", "releases", *figures), rows))
+    say(f"epsilon per {found.unit}; relation: {found.neighboring_relation}; claimed: by the ledger's filter")
+    say(f"pld, rdp: upper bounds by dp_accounting; tolerance {found.tolerance:g}, absolute and relative")
+    _say_findings(found.findings)
+    found.accepted()
+    say("nothing was found: no claim is lower than what the second accountant finds")
+
+
+@audit_app.command("export")
+@command
+def export_command(
+    out: Annotated[Path, typer.Option("--out", help="The bundle to write.", metavar="FILE", dir_okay=False)],
+    directory: Dir = HERE,
+    json_file: Json = None,
+    debug: Debug = False,
+) -> None:
+    """Write a bundle that outsiders verify with nothing but the charter. No rows, models or keys."""
+    from silo.audit.export import export_bundle
+
+    done = export_bundle(directory, out, now=datetime.now(UTC))
+    manifest = done.manifest
+    say(f"{out}: {len(manifest.files)} files, {done.num_bytes} bytes, entries up to {manifest.head_seq}")
+    say(f"SHA-256 {done.sha256}")
+    say(f"Whoever has the charter verifies it: archipel audit verify {out.name} --charter charter.yaml")
     emit_json(
         {
-            "unit": UNIT,
-            "neighboring_relation": NEIGHBORING_RELATION,
-            "scope": SCOPE,
-            "accounts": rows,
-            "problems": len(problems),
+            "path": str(out),
+            "sha256": done.sha256,
+            "num_bytes": done.num_bytes,
+            "silo": manifest.silo,
+            "head": {"seq": manifest.head_seq, "hash": manifest.head_hash},
+            "files": sorted(manifest.files),
         },
         json_file,
     )
-    columns = ("account", "epsilon", "spent", "reserved", "remaining", "delta", "filter", "policy", "frozen")
-    say(_table(columns, rows))
-    say(f"epsilon per {UNIT} ({SCOPE}); relation: {NEIGHBORING_RELATION}")
-    if problems:
-        say.warn(f"{len(problems)} entries are not as a ledger writes them; run: archipel audit verify")
 
 
-@audit_app.command("ledger")
-@command
-def ledger_command(directory: Dir = HERE, json_file: Json = None, debug: Debug = False) -> None:
-    """List the ledger's entries (nothing is verified here)."""
-    from privacy.ledger.chain import read_entries
+def _replayed(evidence: Evidence) -> Replay:
+    from silo.audit.replay import replay
 
-    entries = list(read_entries(directory / "ledger.db"))
-    emit_json([_entry_json(entry) for entry in entries], json_file)
-    rows = [
-        {
-            "seq": entry.seq,
-            "at": entry.at[:19] + "Z",
-            "kind": entry.kind,
-            "account": entry.payload.get("account", ""),
-            "job": str(entry.payload.get("job", ""))[:12],
-            "what": _what(entry),
-        }
-        for entry in entries
-    ]
-    say(_table(("seq", "at", "kind", "account", "job", "what"), rows))
+    with progress("second accountant") as advance:
+
+        def seen(done: int, total: int) -> None:
+            advance.total(total)
+            advance(1, description=f"second accountant, {done} of {total}")
+
+        return replay(evidence, advance=seen)
 
 
-def _account_row(status: AccountStatus) -> dict[str, Any]:
-    filter_ = status.budget.filter
-    orders = getattr(filter_, "orders", None)
-    return {
-        "account": status.account,
-        "epsilon": status.budget.epsilon,
-        "spent": _finite(status.epsilon_spent),
-        "reserved": _finite(status.epsilon_reserved),
-        "remaining": status.epsilon_remaining,
-        "delta": status.budget.delta,
-        "filter": filter_.kind if orders is None else f"{filter_.kind} {list(orders)}",
-        "policy": status.policy_version,
-        "policy_sha256": status.policy_sha256,
-        "frozen": status.frozen,
-        "events_committed": _events_json(status.committed),
-        "events_reserved": _events_json(status.outstanding),
-    }
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
 
 
-def _finite(epsilon: float) -> float | None:
-    """JSON has no infinity: null stands for an epsilon that nothing bounds (delta is overdrawn)."""
-    return epsilon if epsilon < float("inf") else None
-
-
-def _events_json(events: Iterable[EventCount]) -> list[dict[str, Any]]:
-    return [{"event": event.model_dump(mode="json"), "count": count} for event, count in events]
-
-
-def _entry_json(entry: Entry) -> dict[str, Any]:
-    return {
-        "seq": entry.seq,
-        "at": entry.at,
-        "kind": entry.kind,
-        "payload": dict(entry.payload),
-        "previous": entry.previous,
-        "hash": entry.hash,
-        "key_id": entry.key_id,
-        "signature": entry.signature,
-    }
-
-
-def _what(entry: Entry) -> str:
-    from privacy.ledger import records
-
-    try:
-        body = records.read_record(entry)
-    except records.UnknownRecordError as error:
-        return error.message
-    if isinstance(body, records.AccountTerms):
-        terms = f"epsilon {body.budget.epsilon:.6g}, delta {body.budget.delta:.6g}"
-        return f"{terms}, policy version {body.policy_version}"
-    if isinstance(body, records.Committed):
-        return f"round {body.round}, attempt {body.attempt}: {_event_text(body.event)}"
-    if isinstance(body, records.Witnessed):
-        return "receipts by " + ", ".join(sorted({item.by for item in body.receipts}))
-    if isinstance(body, records.Reserved | records.Released):
-        listed = (f"{item.count} x {_event_text(item.event)}" for item in body.events)
-        return ", ".join(listed) or "nothing was left to release"
-    return ""
-
-
-def _event_text(event: Event) -> str:
-    scale = "epsilon" if event.kind == "pure" else "noise_multiplier"
-    return f"{event.kind} ({scale} {getattr(event, scale):.6g})"
-
-
-def _table(columns: tuple[str, ...], rows: Iterable[dict[str, Any]]) -> Any:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name in columns:
-        table.add_column(name, no_wrap=name != "what", overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(row[name]) for name in columns))
-    return table
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+def _say_findings(findings: tuple[Finding, ...]) -> None:
+    for item in findings:
+        say(f"{item.severity}[{item.code}] {item.where}: {item.text}")

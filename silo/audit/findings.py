@@ -11,6 +11,8 @@ from privacy.errors import FindingError
 
 Severity = Literal["error", "warning"]
 
+PAGE = "docs/reference-audit-findings.md"
+
 MEANINGS: dict[str, tuple[Severity, str]] = {
     "ledger_unreadable": ("error", "The file is damaged so far that not every entry can be read."),
     "entry_altered": ("error", "An entry's content is not what was hashed and signed."),
@@ -31,18 +33,30 @@ MEANINGS: dict[str, tuple[Severity, str]] = {
     "double_spend": ("error", "One (job, round, attempt) was charged twice."),
     "release_exceeds": ("error", "A job gave back more than it had reserved and not used."),
     "release_incomplete": ("error", "A job gave back less than it had reserved and not used."),
+    "clock_back": ("warning", "An entry is older than the one before it: the clock was set back."),
+    "clock_ahead": ("warning", "An entry is of a time still to come by the auditor's clock."),
     "accounts_differ": ("error", "The accounts kept beside the entries are not those the entries make."),
     "unwitnessed": ("warning", "No peer's receipt is newer than the last job's charges."),
     "receipt_signature": ("error", "A receipt was not signed by the charter's member it names."),
     "receipt_contradicted": ("error", "A peer saw another entry at this place: the chain was rewritten."),
     "ledger_truncated": ("error", "A peer saw entries that are no longer there: the end was cut off."),
+    "ledger_forked": ("error", "Two peers saw different entries of one number: two histories were shown."),
+    "history_changed": ("error", "An entry is another one than in a bundle that was exported earlier."),
     "policy_untrusted": ("error", "The policy file is missing, altered or not signed by its administrators."),
     "policy_rolled_back": ("error", "The policy file is older than the one the ledger was last kept under."),
     "policy_digest": ("error", "The ledger was kept under other content of the same policy version."),
+    "policy_unproven": ("warning", "No signed copy was kept of a policy that the ledger was kept under."),
+    "policy_expired": ("error", "An entry was made after the last day of the policy it rests on."),
+    "policy_denies": ("error", "The policy in force would have denied the plan that was reserved for."),
     "budget_differs": ("error", "An account's budget is not the one the signed policy gives it."),
     "plan_digest": ("error", "The plan in a job's directory is not the one that was reserved for."),
     "plan_cost": ("error", "A job reserved something else than its plan costs."),
     "job_file_unreadable": ("warning", "A file of a job's directory cannot be read, so it proves nothing."),
+    "trail_broken": ("error", "The coordinator's trail was altered, or not signed by the coordinator."),
+    "trail_incomplete": ("warning", "The coordinator's trail does not know a job that peers saw the end of."),
+    "contribution_uncharged": ("error", "A contribution arrived at the coordinator without a charge."),
+    "epsilon_understated": ("error", "A second accountant finds more epsilon than the ledger's filter."),
+    "promise_exceeded": ("error", "A second accountant finds more epsilon than was promised."),
 }  # fmt: skip
 
 
@@ -54,6 +68,7 @@ class Finding(BaseModel):
         severity: ``error``: something is wrong; ``warning``: something cannot be shown to be right.
         text: what, in one sentence.
         where: file, and entry where there is one.
+        page: where the documentation says what it means and what to do.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,6 +77,7 @@ class Finding(BaseModel):
     severity: Severity
     text: str
     where: str
+    page: str
 
 
 class Report(BaseModel):
@@ -100,14 +116,14 @@ class Report(BaseModel):
             raise FindingError(
                 f"{len(self.findings)} findings: {codes}",
                 where=self.silo,
-                remedy="docs/reference-audit-findings.md says what each means and what to do",
+                remedy=f"{PAGE} says what each means and what to do",
             )
         return self
 
 
 def finding(code: str, where: str, text: str) -> Finding:
     """A finding with the severity of its code."""
-    return Finding(code=code, severity=MEANINGS[code][0], text=text, where=where)
+    return Finding(code=code, severity=MEANINGS[code][0], text=text, where=where, page=f"{PAGE}#{code}")
 
 
 def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:

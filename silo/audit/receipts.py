@@ -1,8 +1,12 @@
-"""What peers saw: their countersignatures of a ledger's head outlive whatever its owner does to the file."""
+"""What others saw: peers' countersignatures of a ledger's head, and an auditor's own earlier bundle.
+
+Both outlive whatever the ledger's owner does to the file later, its own key in hand.
+"""
 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +17,10 @@ from policies.canonical import signed_bytes
 from policies.charter import Charter
 from policies.files import read_limited
 from policies.signing import SignatureError
-from privacy.errors import DataError
+from privacy.errors import ArchipelError, DataError, TrustError
 from privacy.ledger.fold import Fold
-from privacy.ledger.records import Receipt
+from privacy.ledger.records import Receipt, Witnessed, read_record
+from silo.audit.evidence import Evidence, open_evidence
 from silo.audit.findings import Finding, finding
 
 RECEIPT_KIND = "receipt"
@@ -29,11 +34,13 @@ class Witness:
     Attributes:
         valid: receipts by peers that fit the ledger.
         newest: the newest entry they cover.
+        jobs: the jobs at whose end they were given.
         findings: what is wrong with them, or with the ledger in their light.
     """
 
     valid: int = 0
     newest: int = 0
+    jobs: set[str] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -43,12 +50,55 @@ def load_receipts(path: Path) -> tuple[Receipt, ...]:
     Raises:
         DataError: no such file, or no receipts.
     """
+    return parse_receipts(read_limited(path), str(path))
+
+
+def parse_receipts(content: bytes, source: str) -> tuple[Receipt, ...]:
+    """The same from the bytes of the file."""
     try:
-        return _RECEIPTS.validate_python(json.loads(read_limited(path)))
-    except (ValueError, ValidationError) as error:
+        return _RECEIPTS.validate_python(json.loads(content))
+    except (ValueError, ValidationError, RecursionError) as error:
         raise DataError(
-            "this is not a file of receipts", where=str(path), remedy="name a receipts.json of a member"
+            "this is not a file of receipts", where=source, remedy="name a receipts.json of a member"
         ) from error
+
+
+def receipts_of_peer(path: Path) -> Iterator[tuple[str, Receipt]]:
+    """Every receipt that a peer hands out: a ``receipts.json``, or all of its bundle or directory.
+
+    Raises:
+        DataError: none of these.
+    """
+    if path.suffix == ".json":
+        yield from ((str(path), item) for item in load_receipts(path))
+        return
+    with open_evidence(path) as evidence:
+        found: list[Finding] = []
+        for where, receipt in kept_receipts(evidence, found):
+            yield f"{path}/{where}", receipt
+        if found:
+            raise DataError(found[0].text, where=found[0].where, remedy="ask the peer for the file again")
+        with evidence.open_ledger() as ledger:
+            for entry in ledger.entries():
+                try:
+                    record = read_record(entry)
+                except TrustError:
+                    continue
+                if isinstance(record, Witnessed):
+                    yield from ((f"{path} entry {entry.seq}", item) for item in record.receipts)
+
+
+def kept_receipts(evidence: Evidence, found: list[Finding]) -> Iterator[tuple[str, Receipt]]:
+    """The receipts beside a ledger; what cannot be read is added to ``found``."""
+    for job in evidence.jobs():
+        name = f"jobs/{job}/receipts.json"
+        if not evidence.has(name):
+            continue
+        try:
+            for receipt in parse_receipts(evidence.read(name), name):
+                yield name, receipt
+        except ArchipelError as error:
+            found.append(finding("job_file_unreadable", name, error.message))
 
 
 def check_receipts(
@@ -64,14 +114,17 @@ def check_receipts(
     """
     witness = Witness()
     last = max(hashes, default=0)
+    seen: dict[int, dict[str, Receipt]] = defaultdict(dict)
     unique = {receipt: where for where, receipt in receipts}
     for receipt, where in unique.items():
         problem = _signature_problem(receipt, charter)
         if problem:
             witness.findings.append(finding("receipt_signature", where, problem))
-        elif receipt.silo != silo or receipt.by == silo:
             continue
-        elif receipt.head_seq > last:
+        if receipt.silo != silo or receipt.by == silo:
+            continue
+        seen[receipt.head_seq].setdefault(receipt.head_hash, receipt)
+        if receipt.head_seq > last:
             text = f"{receipt.by} saw entry {receipt.head_seq} (job {receipt.job}); now {last} is the last"
             witness.findings.append(finding("ledger_truncated", where, text))
         elif hashes.get(receipt.head_seq) != receipt.head_hash:
@@ -80,7 +133,43 @@ def check_receipts(
         else:
             witness.valid += 1
             witness.newest = max(witness.newest, receipt.head_seq)
+            witness.jobs.add(receipt.job)
+    witness.findings += _forks(seen)
     return witness
+
+
+def check_earlier(path: Path, hashes: Mapping[int, str], *, silo: str, ledger: str) -> Iterator[Finding]:
+    """Hold a ledger against an earlier bundle, or copy, of it: what was written then must still be there.
+
+    Args:
+        path: the earlier one.
+        hashes: the ledger's hash by entry number, as it is now.
+        silo: whose ledger it must be.
+        ledger: what the file of the entries is called now.
+
+    Raises:
+        DataError: it cannot be read, or is another silo's.
+    """
+    with open_evidence(path) as evidence:
+        if evidence.silo() != silo:
+            raise DataError(
+                f"this is a record of {evidence.silo()}, not of {silo}",
+                where=str(path),
+                remedy="name an earlier bundle of the same silo",
+            )
+        with evidence.open_ledger() as earlier:
+            last = 0
+            for entry in earlier.entries():
+                last = entry.seq
+                if entry.seq in hashes and hashes[entry.seq] != entry.hash:
+                    where = f"{ledger} entry {entry.seq}"
+                    text = f"it is another one than in {path.name}, and so may be every later one"
+                    yield finding("history_changed", where, text)
+                    return
+    newest = max(hashes, default=0)
+    if last > newest:
+        text = f"{path.name} goes up to entry {last}; now {newest} is the last"
+        yield finding("ledger_truncated", ledger, text)
 
 
 def unwitnessed(fold: Fold, newest: int, where: str) -> Iterator[Finding]:
@@ -94,6 +183,14 @@ def unwitnessed(fold: Fold, newest: int, where: str) -> Iterator[Finding]:
         f"{where} entry {fold.last_charge_seq}",
         f"no peer's receipt covers the last charge, of job {fold.last_charge_job}{running}",
     )
+
+
+def _forks(seen: Mapping[int, Mapping[str, Receipt]]) -> Iterator[Finding]:
+    """Two peers that countersigned different entries of one number were shown different histories."""
+    for seq, by_hash in sorted(seen.items()):
+        if len(by_hash) > 1:
+            told = ", ".join(f"{receipt.by} {digest[:12]}…" for digest, receipt in by_hash.items())
+            yield finding("ledger_forked", f"receipts of entry {seq}", f"peers saw different entries: {told}")
 
 
 def _signature_problem(receipt: Receipt, charter: Charter) -> str | None:

@@ -1,35 +1,37 @@
-"""Was anything altered? Everything a silo's directory claims, against what the auditor knows from elsewhere.
+"""Was anything altered? Everything a silo's record claims, against what the auditor knows from elsewhere.
 
 The charter is the *auditor's* copy: it says who the silo is, who its administrators and who its peers are.
 The ledger is read at one moment and never written, also while the agent runs.
 
-Checked, in this order: every entry's hash, place and signature; what the entries mean (accounts,
-reservations, charges, releases, every filter decision repeated); the accounts beside them; peers' receipts;
-the signed policy; each job's plan, digest and price.
+Checked, in this order: every entry's hash, place, signature and time; what the entries mean (accounts,
+reservations, charges, releases, every filter decision repeated); the accounts beside them; peers' receipts
+and an earlier bundle; the policy in force at each entry; each job's plan, digest, price and whether that
+policy allowed it; the coordinator's trail.
 """
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from policies.charter import Charter
-from policies.files import load_card, read_signed
+from policies.files import read_signed
 from policies.signing import PublicKey
 from policies.trust import trust_charter
 from policies.validation import parse_yaml
 from privacy.errors import ArchipelError, TrustError
 from privacy.ledger import tables
-from privacy.ledger.chain import GENESIS, Entry, LogCorruptError, LogReader
+from privacy.ledger.chain import GENESIS, Head, LogCorruptError, LogReader, chain_problems
 from privacy.ledger.fold import Fold
-from privacy.ledger.records import Receipt
-from silo.audit.files import check_jobs, check_policy, last_moment
+from silo.audit.clock import ClockCheck
+from silo.audit.evidence import Evidence, LedgerCopy, open_evidence
 from silo.audit.findings import Finding, Report, finding, worst_first
-from silo.audit.receipts import check_receipts, load_receipts, unwitnessed
-
-LEDGER = "ledger.db"
+from silo.audit.inforce import KeptPolicies, check_policies, last_moment
+from silo.audit.jobs import check_jobs
+from silo.audit.receipts import check_earlier, check_receipts, kept_receipts, receipts_of_peer, unwitnessed
+from silo.audit.trail import check_trail, verifier
 
 
 class NotAMemberError(TrustError):
@@ -38,57 +40,105 @@ class NotAMemberError(TrustError):
     code = "not_a_member"
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """What the auditor has from others than the silo.
+
+    Attributes:
+        receipts: ``receipts.json`` files, bundles or directories of peers.
+        trail: the coordinator's ``trail.db``.
+        earlier: a bundle that was exported earlier.
+    """
+
+    receipts: Sequence[Path] = ()
+    trail: Path | None = None
+    earlier: Path | None = None
+
+
+@dataclass
+class _Read:
+    """What one pass over the entries leaves."""
+
+    fold: Fold = field(default_factory=Fold)
+    hashes: dict[int, str] = field(default_factory=dict)
+    head: Head = field(default=Head(0, GENESIS))
+    findings: list[Finding] = field(default_factory=list)
+
+
 def verify(
-    directory: Path,
+    path: Path,
     charter_path: Path,
     *,
     now: datetime,
     silo: str | None = None,
     receipts: Sequence[Path] = (),
+    trail: Path | None = None,
+    earlier: Path | None = None,
 ) -> Report:
     """Verify a silo's ledger and the files its digests name.
 
     Args:
-        directory: the silo's, or a copy of it.
+        path: the silo's directory, a copy of it, or a bundle.
         charter_path: the auditor's own charter, its signatures beside it.
         now: reference time; a charter that has expired since is still who they were.
-        silo: whose directory it is; by default what its card says.
-        receipts: further ``receipts.json`` that peers handed out.
+        silo: whose record it is; by default what its card says.
+        receipts: what peers handed out: ``receipts.json`` files, or their bundles.
+        trail: the coordinator's ``trail.db``.
+        earlier: a bundle of the same silo that was exported earlier.
 
     Raises:
         NotAMemberError: the charter does not know this silo.
         TrustError: the charter itself is not to be trusted.
-        DataError: there is no ledger, or no such file.
+        DataError: there is no ledger, no such file, or a damaged bundle.
     """
     charter, at = auditors_charter(charter_path, now)
-    name, key = _who(directory, charter, silo)
-    ledger = directory / LEDGER
-    found: list[Finding] = []
-    entries: list[Entry] = []
-    fold = Fold()
-    try:
-        with LogReader.open(ledger) as reader:
-            found += _chain(reader, key)
-            for entry in reader.entries():
-                entries.append(entry)
-                found += [_at_entry(item.code, item.seq, item.text) for item in fold.apply(entry)]
-            found += _accounts(reader, fold, entries)
-    except LogCorruptError as error:
-        found.append(finding("ledger_unreadable", LEDGER, error.message))
-    known = [(LEDGER, item) for item in fold.receipts]
-    known += _kept_receipts(directory, found)
-    known += [(str(path), item) for path in receipts for item in load_receipts(path)]
-    hashes = {entry.seq: entry.hash for entry in entries}
-    witness = check_receipts(known, silo=name, charter=charter, hashes=hashes)
+    with open_evidence(path) as evidence:
+        return verify_evidence(
+            evidence, charter, now=now, at=at, silo=silo, elsewhere=Elsewhere(receipts, trail, earlier)
+        )
+
+
+def verify_evidence(
+    evidence: Evidence,
+    charter: Charter,
+    *,
+    now: datetime,
+    at: datetime,
+    silo: str | None = None,
+    elsewhere: Elsewhere = Elsewhere(),
+) -> Report:
+    """The same of a record that is open.
+
+    Args:
+        evidence: the record.
+        charter: the auditor's, trusted.
+        now: reference time.
+        at: the latest moment up to ``now`` at which the charter was in force.
+        silo: whose record it is; by default what its card says.
+        elsewhere: what the auditor has from others.
+    """
+    name, key = _who(evidence, charter, silo)
+    read = _read(evidence, key, now)
+    fold, found = read.fold, read.findings
+    known = [(evidence.ledger, item) for item in fold.receipts]
+    known += kept_receipts(evidence, found)
+    for path in elsewhere.receipts:
+        known += receipts_of_peer(path)
+    witness = check_receipts(known, silo=name, charter=charter, hashes=read.hashes)
     found += witness.findings
-    found += unwitnessed(fold, witness.newest, LEDGER)
-    found += check_policy(directory, fold, silo=name, charter=charter, now=at)
-    found += check_jobs(directory, fold)
+    found += unwitnessed(fold, witness.newest, evidence.ledger)
+    if elsewhere.earlier is not None:
+        found += check_earlier(elsewhere.earlier, read.hashes, silo=name, ledger=evidence.ledger)
+    kept = KeptPolicies.of(evidence, silo=name, charter=charter, now=at)
+    found += check_policies(kept, fold, ledger=evidence.ledger)
+    found += check_jobs(evidence, fold, kept.by_digest, charter)
+    if elsewhere.trail is not None:
+        found += check_trail(elsewhere.trail, fold, silo=name, charter=charter, witnessed_jobs=witness.jobs)
     return Report(
         silo=name,
         charter=charter.name,
-        entries=len(entries),
-        head_hash=entries[-1].hash if entries else GENESIS,
+        entries=len(read.hashes),
+        head_hash=read.head.hash,
         charges=len(fold.charges),
         receipts=witness.valid,
         witnessed_seq=witness.newest,
@@ -109,54 +159,55 @@ def auditors_charter(path: Path, now: datetime) -> tuple[Charter, datetime]:
     return trust_charter(signed.content, signed.signatures, at, source=str(path)), at
 
 
-def _who(directory: Path, charter: Charter, silo: str | None) -> tuple[str, PublicKey]:
-    name = silo or load_card(directory / "card.json").name
+def _who(evidence: Evidence, charter: Charter, silo: str | None) -> tuple[str, PublicKey]:
+    name = silo or evidence.silo()
     member = charter.member(name)
     if member is None:
         raise NotAMemberError(
             f"{name} is no member of the charter {charter.name}",
-            where=str(directory),
+            where=str(evidence.path),
             remedy="name the charter of its federation with --charter, or the member with --silo",
         )
     return name, member.identity_key
 
 
-def _chain(reader: LogReader, key: PublicKey) -> Iterator[Finding]:
-    for problem in reader.problems(_verifier(key)):
-        yield _at_entry(problem.code, problem.seq, problem.text)
+def _read(evidence: Evidence, key: PublicKey, now: datetime) -> _Read:
+    """Chain, meaning and times of the entries; what is damaged ends the reading, not the audit."""
+    read, clock = _Read(), ClockCheck(now, evidence.ledger)
+    found = read.findings
+    try:
+        with evidence.open_ledger() as ledger:
+            found += _chain(ledger, key, evidence.ledger)
+            for entry in ledger.entries():
+                read.hashes[entry.seq] = entry.hash
+                read.head = Head(entry.seq, entry.hash)
+                where = f"{evidence.ledger} entry {entry.seq}"
+                found += [finding(item.code, where, item.text) for item in read.fold.apply(entry)]
+                found += clock.look(entry)
+            if isinstance(ledger, LogReader):
+                found += _accounts(ledger, read, evidence.ledger)
+    except LogCorruptError as error:
+        found.append(finding("ledger_unreadable", evidence.ledger, error.message))
+    return read
 
 
-def _verifier(key: PublicKey) -> Callable[[bytes, bytes], None]:
-    return lambda message, signature: key.verify(message, base64.b64encode(signature).decode("ascii"))
+def _chain(ledger: LedgerCopy, key: PublicKey, where: str) -> Iterator[Finding]:
+    for problem in chain_problems(ledger.rows(), verifier(key)):
+        yield finding(problem.code, f"{where} entry {problem.seq}", problem.text)
 
 
-def _accounts(reader: LogReader, fold: Fold, entries: list[Entry]) -> Iterator[Finding]:
+def _accounts(reader: LogReader, read: _Read, where: str) -> Iterator[Finding]:
     """Hold the tables beside the entries against the fold of the entries."""
-    db, state = reader.connection, fold.state()
+    db, state = reader.connection, read.fold.state()
     try:
         kept = tables.ledger_state(db)
     except (ArchipelError, ValueError, TypeError):
-        yield finding("accounts_differ", LEDGER, "the accounts beside the entries cannot be read")
+        yield finding("accounts_differ", where, "the accounts beside the entries cannot be read")
         return
-    if kept != state or tables.all_charges(db) != fold.charges:
-        yield finding("accounts_differ", LEDGER, "the entries add up to other accounts, jobs or charges")
+    if kept != state or tables.all_charges(db) != read.fold.charges:
+        yield finding("accounts_differ", where, "the entries add up to other accounts, jobs or charges")
     for status in state.accounts.values():
         if tables.is_frozen(db, status.account) != status.frozen:
-            yield finding("accounts_differ", LEDGER, f"account {status.account} is frozen, or ought to be")
-    head = (entries[-1].seq, entries[-1].hash) if entries else (0, GENESIS)
-    if tables.folded_head(db) != head:
-        yield finding("accounts_differ", LEDGER, "the accounts were not kept up to the last entry")
-
-
-def _kept_receipts(directory: Path, found: list[Finding]) -> Iterator[tuple[str, Receipt]]:
-    for path in sorted((directory / "jobs").glob("*/receipts.json")):
-        where = str(path.relative_to(directory))
-        try:
-            for receipt in load_receipts(path):
-                yield where, receipt
-        except ArchipelError as error:
-            found.append(finding("job_file_unreadable", where, error.message))
-
-
-def _at_entry(code: str, seq: int, text: str) -> Finding:
-    return finding(code, f"{LEDGER} entry {seq}", text)
+            yield finding("accounts_differ", where, f"account {status.account} is frozen, or ought to be")
+    if tables.folded_head(db) != read.head:
+        yield finding("accounts_differ", where, "the accounts were not kept up to the last entry")

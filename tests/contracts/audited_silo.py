@@ -11,7 +11,7 @@ from typing import Any
 
 from policies.canonical import canonical_bytes, digest, signed_bytes
 from policies.drafting import Draft, complete_plan
-from policies.files import save_signatures, save_yaml
+from policies.files import read_signed, save_signatures, save_yaml
 from policies.plan import Plan
 from policies.price import reserved_events
 from policies.signing import DetachedSignatures
@@ -21,6 +21,7 @@ from privacy.ledger.ledger import Ledger
 from privacy.ledger.records import Receipt
 from silo.audit.findings import Report
 from silo.audit.verify import verify
+from silo.policy_archive import keep_policy
 from tests.contracts.federation_directories import Federation, make_federation
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -104,6 +105,7 @@ class AuditedSilo:
         path, payload = self.directory / "policy.yaml", policy.signed_bytes()
         save_yaml(path, policy)
         save_signatures(path, DetachedSignatures.over(payload).signed_by(administrator, payload))
+        keep_policy(self.directory, policy.version, read_signed(path))
 
     def run_job(
         self, ledger: Ledger, job: str = JOB, *, witnesses: tuple[str, ...] = ("shop-b", "shop-c")
