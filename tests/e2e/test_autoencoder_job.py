@@ -175,7 +175,7 @@ def reasons(state: JobState, silo: str) -> set[str]:
 
 
 def test_where_nobody_has_a_row_the_sums_are_the_noise_of_the_event(tmp_path: Path) -> None:
-    """Real processes draw, encrypt and open; the signal is zero because every row is outside the catalogue."""
+    """Real processes draw, encrypt and open; every row is outside the catalogue, so the signal is zero."""
     federation = make_small_federation(
         tmp_path,
         family="autoencoder",

@@ -103,12 +103,12 @@ def outbox_rows(directory: Path, query: str) -> list[tuple[bytes, ...]]:
         return db.execute(query).fetchall() if "posts" in tables else []
 
 
-def charges(directory: Path) -> dict[tuple[int, int], Event]:
-    """What the ledger of a silo charged, by (round, attempt); refuses a place that was charged twice."""
+def charges(directory: Path, job: str | None = None) -> dict[tuple[int, int], Event]:
+    """What a silo's ledger charged (for one job) by (round, attempt); refuses a place charged twice."""
     found: dict[tuple[int, int], Event] = {}
     with Site(directory) as site:
         for entry in site.ledger.entries():
-            if entry.kind == "committed":
+            if entry.kind == "committed" and job in (None, entry.payload["job"]):
                 place = (entry.payload["round"], entry.payload["attempt"])
                 assert place not in found, f"charged twice: {place}"
                 found[place] = entry.payload["event"]
