@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 from federation.duties import Duty, duty, owing
 from federation.job_state import ENDING, IN_ROUND, JobState
+from federation.rounds import without
 
 GIVE_UP_FACTOR = 6
-"""Where too few silos would be left, the job is given up only after so many times ``round_minutes``: an
-outage of several silos, or of the coordinator's own network, usually ends before that."""
+"""Where an absence would end the job, it is declared only after so many times ``round_minutes``: an outage of
+several silos, or of the coordinator's own network, usually ends before that."""
 
 RETRY_SECONDS = 5.0
 """How soon an absence is declared again that could not be stored."""
@@ -39,7 +40,8 @@ class Patience:
         """The silos that have been waited for too long, in roster order.
 
         A silo has ``round_minutes`` for what it owes in each phase. Its clock starts with the phase, and anew
-        with each sign of life: a post, or bytes of an upload.
+        with each sign of life: a post, or bytes of an upload. Where going on would end the job, because too
+        few would be left or no further burned round is paid for, there is much more time.
 
         Args:
             state: the job now. To be asked whenever it changes, so that clocks start when phases do.
@@ -51,7 +53,7 @@ class Patience:
             return ()
         late = self._late_by(state, bytes_here, now, minutes * 60)
         overdue = [silo for silo, seconds in late.items() if seconds >= 0]
-        if len(overdue) > len(state.present) - state.plan.fewest_contributors:
+        if overdue and without(state, tuple(overdue)).close is not None:
             extra = minutes * 60 * (GIVE_UP_FACTOR - 1)
             late |= {silo: late[silo] - extra for silo in overdue}
             overdue = [silo for silo in overdue if late[silo] >= 0]

@@ -56,6 +56,7 @@ __all__ = [
     "owing",
     "pending",
     "propose",
+    "without",
 ]
 
 Action = SumStreams | Close
@@ -123,6 +124,21 @@ def fold(posts: list[Envelope], coordinator: str) -> JobState:
     return state
 
 
+def without(state: JobState, silos: tuple[str, ...]) -> JobState:
+    """What becomes of a job whose coordinator declares silos absent that it waits for.
+
+    It goes on while enough are left; in a round that burns the attempt.
+    """
+    rest = replace(state, absent=state.absent | set(silos))
+    who, fewest = ", ".join(silos), state.plan.fewest_contributors
+    if len(rest.present) < fewest:
+        reason = f"{len(rest.present)} silos are left where {fewest} are needed; absent: {who}"
+        return replace(rest, close=Close("failed", _cut(reason)))
+    if state.phase in IN_ROUND:
+        return _burn(rest, f"without {who}")
+    return _when_complete(rest)
+
+
 def _transition(state: JobState, envelope: Envelope) -> JobState:
     match envelope.kind:
         case PostKind.ENDED:
@@ -136,7 +152,7 @@ def _transition(state: JobState, envelope: Envelope) -> JobState:
             resumed = replace(state, pauses=state.pauses + 1)
             return _begin(resumed, state.round, 1) if state.phase is Phase.PAUSED else resumed
         case PostKind.ABSENCE:
-            return _without(state, envelope.content(Absence).silos)
+            return without(state, envelope.content(Absence).silos)
         case PostKind.RETURN:
             return replace(state, absent=state.absent - {envelope.sender})
         case PostKind.BURN:
@@ -198,18 +214,6 @@ def _opened(state: JobState) -> JobState:
     if state.round == state.num_rounds:
         return replace(opened, phase=Phase.CLOSING)
     return _begin(opened, state.round + 1, 1)
-
-
-def _without(state: JobState, silos: tuple[str, ...]) -> JobState:
-    """Go on without absent silos while enough are left; in a round that burns the attempt."""
-    rest = replace(state, absent=state.absent | set(silos))
-    who, fewest = ", ".join(silos), state.plan.fewest_contributors
-    if len(rest.present) < fewest:
-        reason = f"{len(rest.present)} silos are left where {fewest} are needed; absent: {who}"
-        return replace(rest, close=Close("failed", _cut(reason)))
-    if state.phase in IN_ROUND:
-        return _burn(rest, f"without {who}")
-    return _when_complete(rest)
 
 
 def _burn(state: JobState, reason: str) -> JobState:

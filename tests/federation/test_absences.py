@@ -80,6 +80,19 @@ def test_where_too_few_would_be_left_the_coordinator_waits_much_longer(scene: Sc
     assert patience.judge(state, {}, GIVE_UP_FACTOR * LIMIT) == ("c", "d")
 
 
+def test_where_no_burned_round_is_left_the_coordinator_waits_much_longer() -> None:
+    scene = Scene(patient_plan(max_burned_rounds=1))
+    state = scene.until(scene.start, Phase.EXCHANGING)
+    state = said(scene, advance(state, scene.burn(state, "b")), *REST)
+    patience = Patience()
+    assert patience.judge(state, {}, 0.0) == ()
+    assert patience.judge(state, {}, GIVE_UP_FACTOR * LIMIT - 1) == ()
+    assert patience.judge(state, {}, GIVE_UP_FACTOR * LIMIT) == ("d",)
+    closing = said(scene, scene.until(state, Phase.CLOSING), *REST)
+    assert patience.judge(closing, {}, 0.0) == ()
+    assert patience.judge(closing, {}, LIMIT) == ("d",)
+
+
 def test_nobody_is_late_in_a_pause_before_the_rounds_or_in_a_job_that_waits(scene: Scene) -> None:
     paused = scene.until(advance(scene.start, scene.pause(scene.start, "a")), Phase.PAUSED)
     waiting = Scene(scene_plan(FOUR))
