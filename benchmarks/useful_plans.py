@@ -45,7 +45,8 @@ def plan_for(family: Any, people: int, epsilon: float, data: DemoData) -> Plan:
     """What ``plan new`` writes for so many people, all of them in the bounds."""
     draft = Draft(
         silos=SILOS, catalogue_sha256=data.catalogue.sha256, catalogue_items=len(data.catalogue),
-        family=family, target_epsilon=epsilon, target_delta=DELTA, max_users_per_silo=math.ceil(people / len(SILOS)),
+        family=family, target_epsilon=epsilon, target_delta=DELTA,
+        max_users_per_silo=math.ceil(people / len(SILOS)),
         max_silos_per_user=1,
     )  # fmt: skip
     return complete_plan(draft)
