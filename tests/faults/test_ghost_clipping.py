@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from privacy.clipping import Clipping
 from privacy.dpsgd import PerUserGradientError, PerUserGradients
 from privacy.dpsgd.base import BatchGradients, known_warnings
+from privacy.dpsgd.layers import OuterProducts
 from tests.support.user_models import (
     KINDS,
     NUM_ITEMS,
@@ -139,14 +140,23 @@ def test_a_nan_times_zero_does_not_poison_the_sum() -> None:
 
 
 def test_lengths_that_underflow_do_not_hide_a_gradient() -> None:
-    """|a| computes to zero and |b| to 1e150, yet their product is longer than the norm."""
+    """|a| computes to zero and |b| to 1e151, yet their product is longer than the norm."""
     inputs = torch.full((1, 2), 1e-170, dtype=torch.float64)
 
     def steep(model: nn.Module, inputs: Tensor) -> Tensor:
-        return 1e153 * model(inputs).sum(dim=1)
+        return 1e150 * model(inputs).sum(dim=1)
 
-    gradients = PerUserGradients(nn.Linear(2, 600, bias=False).double(), steep, 1e-18, mode="ghost")
-    assert np.linalg.norm(gradients.clipped_sum(inputs)) <= 1e-18
+    layer = nn.Linear(2, 600, bias=False).double()
+    assert np.linalg.norm(gradient_of(layer, (inputs,), 0, steep)) > 1e-20
+    gradients = PerUserGradients(nn.Linear(2, 600, bias=False).double(), steep, 1e-21, mode="ghost")
+    assert np.linalg.norm(gradients.clipped_sum(inputs)) <= 1e-21
+
+
+def test_a_norm_that_is_measured_too_short_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = OuterProducts.norms
+    monkeypatch.setattr(OuterProducts, "norms", lambda self: measured(self) / 2)
+    with pytest.raises(PerUserGradientError, match="longer than the clip norm"):
+        PerUserGradients(made(), losses, 1e-3, mode="ghost").clipped_sum(*batch(10))
 
 
 @pytest.mark.parametrize("clipping", KINDS)
