@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from federation.absences import GIVE_UP_FACTOR, Patience
+from federation.absences import GIVE_UP_FACTOR, SHORTEST_WAIT_SECONDS, Patience
 from federation.client import Board
 from federation.coordinator import Coordinator, CoordinatorLimits
 from federation.messages import BlobKind, BlobRef, Envelope, PostKind
@@ -51,6 +51,16 @@ def test_the_clock_starts_anew_with_every_phase(scene: Scene) -> None:
     assert patience.judge(later, dict.fromkeys(FOUR, 0), LIMIT - 1) == ()
     assert patience.judge(later, dict.fromkeys(FOUR, 0), LIMIT + 1) == ()
     assert patience.seconds_left(state.job) == LIMIT - 2
+
+
+def test_the_clock_starts_anew_with_every_attempt(scene: Scene) -> None:
+    state = scene.until(scene.start, Phase.EXCHANGING)
+    patience = Patience()
+    assert patience.judge(state, {}, 0.0) == ()
+    again = said(scene, advance(state, scene.burn(state, "a")), *REST)
+    assert patience.judge(again, {}, LIMIT - 1) == ()
+    assert patience.judge(again, {}, LIMIT + 1) == ()
+    assert patience.judge(again, {}, 2 * LIMIT - 1) == ("d",)
 
 
 def test_uploaded_bytes_are_a_sign_of_life_and_a_whole_stream_is_done(scene: Scene) -> None:
@@ -118,6 +128,10 @@ def test_rounding_never_makes_the_clock_stand_still(scene: Scene) -> None:
         assert left is not None
         now, looks = now + left, looks + 1
     assert looks <= 6
+    anew = Patience()
+    assert anew.judge(state, {}, 0.0) == ()
+    assert anew.judge(state, {}, GIVE_UP_FACTOR * LIMIT - 1e-9) == ()
+    assert anew.seconds_left(state.job) == SHORTEST_WAIT_SECONDS
 
 
 def said(scene: Scene, state: JobState, *silos: str) -> JobState:
