@@ -140,5 +140,5 @@ def byte_size(num_bytes: float) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: ``1 silo``, ``2 silos``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    """Return a number with its noun: ``1 silo``, ``2,000 silos``."""
+    return f"{number} {noun}" if number == 1 else f"{number:,} {noun}s"

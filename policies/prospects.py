@@ -92,12 +92,12 @@ def milestones(plan: Plan) -> tuple[Milestone, ...]:
 
     Where popularity is counted first, that alone comes first, with 0 rounds.
     """
-    before = sum(shape.purpose == "popularity" for shape in schedule(plan))
-    parts = {max(1, math.floor(part * plan.training.rounds)): part for part in PARTS}
+    before, total = sum(shape.purpose == "popularity" for shape in schedule(plan)), plan.training.rounds
+    wanted = [0] * before + [max(1, math.floor(part * total)) for part in PARTS]
     found = []
-    for rounds, part in (({0: 0.0} if before else {}) | parts).items():
+    for rounds in dict.fromkeys(wanted):
         events = committed_events(plan, [(number, 1) for number in range(1, before + rounds + 1)])
-        found.append(Milestone(part, rounds, spent_epsilon(plan, events)))
+        found.append(Milestone(rounds / total, rounds, spent_epsilon(plan, events)))
     return tuple(found)
 
 

@@ -263,13 +263,13 @@ def _cost_reasons(plan: Plan, budget: AccountBudget) -> Iterator[Reason]:
             error.remedy or "make the plan with plan new",
         )
         return
-    except UnsupportedEventError as error:
+    except UnsupportedEventError:
         yield Reason(
             "filter_mismatch",
             "training.sample_rate",
             f"{plan.training.sample_rate:g}",
             "1 on a zcdp account",
-            error.remedy or "use an account with a renyi filter",
+            "propose training.sample_rate: 1.0; an account keeps its filter for life",
         )
         return
     if epsilon > plan.privacy.target_epsilon:

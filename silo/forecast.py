@@ -102,18 +102,24 @@ def _account(plan: Plan, policy: SiloPolicy, accounts: Mapping[str, AccountStatu
 
 
 def _rounds_left(plan: Plan, account: AccountStatus | None) -> int | None:
-    """Return how many training rounds the rest of this silo's account pays for, beside all else."""
+    """Return how many training rounds the rest of this silo's account pays for, beside all else.
+
+    None where there is nothing to count: one sum, no account, or one that cannot price such a plan.
+    """
     if account is None or plan.is_statistics:
         return None
 
     def fits(events: Sequence[EventCount]) -> bool:
         try:
             account.admit(events)
-        except (BudgetExceededError, UnsupportedEventError):
+        except BudgetExceededError:
             return False
         return True
 
-    return rounds_affordable(plan, fits)
+    try:
+        return rounds_affordable(plan, fits)
+    except UnsupportedEventError:
+        return None
 
 
 def _time(directory: Path, plan: Plan) -> dict[str, Any]:

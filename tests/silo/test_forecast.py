@@ -146,6 +146,13 @@ def test_rounds_affordable_are_what_the_rest_of_the_account_pays_for(shop: Path,
     assert not fits(rounds + 1)
 
 
+def test_an_account_that_cannot_price_a_plan_says_nothing_of_rounds(told: Any) -> None:
+    found, text = told(make_plan(sample_rate=0.2), "--no-probe")
+    assert found["rounds_affordable"] is None
+    assert "this silo's account" not in text
+    assert [reason["code"] for reason in found["verdict"]["reasons"]] == ["filter_mismatch"]
+
+
 def test_too_few_people_are_warned_of(told: Any) -> None:
     few, text = told(make_plan(max_users_per_silo=30, target_epsilon=0.5), "--no-probe")
     assert few["people_planned"] == 90
