@@ -82,6 +82,39 @@ def test_erasing_leaves_no_byte_of_a_secret_and_nothing_of_other_jobs_lost(
     assert outbox.jobs() == {OTHER}
 
 
+def test_of_an_opened_round_only_what_was_said_is_kept(outbox: Outbox) -> None:
+    for round_ in (1, 2, 11):
+        for job in (JOB, OTHER):
+            outbox.store_contribution(job, round_, 1, LEVELS)
+            outbox.attach_key(job, round_, 1, SECRET)
+            for kind in ("stream", "sum", "stream-of-shop-2-1"):
+                outbox.path(job, kind, round_, 1).write_bytes(b"frames")
+    outbox.store_secret(JOB, "job-secrets", SECRET)
+    outbox.store_post(seal(Cancel(), job=JOB, sender="a", identity=KEY))
+    outbox.forget_rounds_before(JOB, 2)
+    assert outbox.contribution(JOB, 1, 1) is None
+    assert list(outbox.path(JOB, "x", 1, 1).parent.glob(f"{JOB}-*-1-1")) == []
+    for round_ in (2, 11):
+        assert outbox.contribution(JOB, round_, 1) is not None
+        assert outbox.path(JOB, "stream-of-shop-2-1", round_, 1).exists()
+    assert outbox.contribution(OTHER, 1, 1) is not None
+    assert outbox.path(OTHER, "sum", 1, 1).exists()
+    assert outbox.secret(JOB, "job-secrets") == SECRET
+    assert outbox.post(JOB, PostKind.CANCEL) is not None
+
+
+def test_another_attempt_has_a_contribution_of_its_own(outbox: Outbox) -> None:
+    """The same integers under other contributors would show one silo: none is ever found twice."""
+    outbox.store_contribution(JOB, 1, 1, LEVELS)
+    outbox.attach_key(JOB, 1, 1, b"first")
+    assert outbox.contribution(JOB, 1, 2) is None
+    outbox.store_contribution(JOB, 1, 2, LEVELS + 1)
+    found = outbox.contribution(JOB, 1, 2)
+    assert found is not None
+    assert found.private_key is None
+    np.testing.assert_array_equal(found.levels, LEVELS + 1)
+
+
 def test_a_reader_that_keeps_erased_secrets_on_the_disk_is_an_error(outbox: Outbox, tmp_path: Path) -> None:
     outbox.store_secret(JOB, "key", SECRET)
     with closing(sqlite3.connect(tmp_path / "outbox" / "outbox.db", isolation_level=None)) as reader:

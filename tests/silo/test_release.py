@@ -8,7 +8,19 @@ from typing import get_type_hints
 
 import pytest
 
-from federation.messages import BODIES, Burn, Cancel, Denial, Opened, PostKind, Stream
+from federation.messages import (
+    BODIES,
+    Burn,
+    Cancel,
+    Denial,
+    Opened,
+    Pause,
+    PostKind,
+    Repaired,
+    Resume,
+    Return,
+    Stream,
+)
 from policies.decision import Authorization, PolicyDeniedError, Reason, authorize
 from silo import release
 from silo.release import (
@@ -135,6 +147,16 @@ def test_a_refusal_leaves_as_codes_without_values(site: Site) -> None:
 def test_a_cancellation_says_nothing_else(site: Site) -> None:
     envelope = release.cancel(job=JOB, sender="shop-a", identity=site.party.identity)
     assert envelope.content(Cancel).model_dump() == {}
+
+
+@pytest.mark.parametrize("body", [Return(), Repaired(digest="1" * 64)])
+def test_coming_back_and_repairing_need_the_authorised_job(
+    body: Return | Repaired, site: Site, authorization: Authorization
+) -> None:
+    identity = site.party.identity
+    envelope = announce(body, authorization, job=JOB, sender="shop-a", identity=identity, round=2, attempt=3)
+    assert (envelope.round, envelope.attempt, envelope.body) == (2, 3, body.model_dump())
+    assert release.OUTBOUND[Return] == release.OUTBOUND[Pause] == release.OUTBOUND[Resume] == {}
 
 
 def test_undeclared_log_fields_are_dropped_and_that_is_said() -> None:

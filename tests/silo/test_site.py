@@ -66,6 +66,14 @@ def test_without_a_record_nothing_is_authorised(federation: SmallFederation) -> 
             site.authorization_for(JOB, federation.plan)
 
 
+def test_what_was_damaged_is_kept_for_the_silos_own_people(federation: SmallFederation) -> None:
+    with Site(federation.directory("shop-a")) as site:
+        assert site.repairs(JOB) == []
+        site.remember_repair(JOB, "round 2: altered; rebuilt")
+        site.remember_repair(JOB, "round 5: altered; rebuilt")
+        assert site.repairs(JOB) == ["round 2: altered; rebuilt", "round 5: altered; rebuilt"]
+
+
 def test_one_process_holds_a_directory(tmp_path: Path) -> None:
     with (
         exclusive(tmp_path, "agent"),
