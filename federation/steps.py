@@ -1,7 +1,8 @@
 """Every durable step of a job by name, and the point at which a test may kill the process.
 
 A step is something that must be on the disk before the next thing happens. ``tests/e2e`` kills agent and
-coordinator before and after each member of :class:`Step`, so a new durable step is a new member here.
+coordinator before and after each member of :class:`Step`, the simulator at those of long trainings too
+(``TRAINING_STEPS``), so a new durable step is a new member here.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class Step(StrEnum):
 _ALL = tuple(Step)
 COORDINATOR_STEPS = _ALL[: _ALL.index(Step.TERMS_STORED)]
 TROUBLE_STEPS = _ALL[_ALL.index(Step.COIN_TOSSED) :]
+TRAINING_STEPS = (Step.STATE_STORED, Step.CHECKPOINT_WRITTEN, Step.RETURN_STORED, Step.REPAIRED_STORED)
 LEADER_STEPS = (Step.KEYS_STORED,)
 SILO_STEPS = tuple(step for step in _ALL if step not in (*COORDINATOR_STEPS, *TROUBLE_STEPS))
 
