@@ -225,7 +225,7 @@ class ChainLog:
         text = rfc8785.dumps(dict(payload)).decode()
         with self.transaction() as connection:
             seq, previous = self.head()
-            at = self._clock().astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+            at = self.now().isoformat(timespec="microseconds").replace("+00:00", "Z")
             digest = entry_hash(
                 seq=seq + 1, at=at, kind=kind, payload=text, previous=previous, key_id=self._key_id
             )
@@ -238,6 +238,10 @@ class ChainLog:
         """Entries numbered above ``after``, oldest first."""
         with storage_errors(self.path):
             yield from _entries(self._connection, self.path, after)
+
+    def now(self) -> datetime:
+        """The time that an entry would be given."""
+        return self._clock().astimezone(UTC)
 
     def head(self) -> Head:
         """The last entry's number and hash."""

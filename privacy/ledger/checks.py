@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from privacy.errors import DeniedError, TrustError
+from datetime import UTC, datetime
+
+from privacy.errors import DeniedError, HostError, TrustError
+from privacy.ledger.chain import CLOCK_TOLERANCE
 from privacy.ledger.records import AccountTerms, Committed, Reserved, event_key
-from privacy.ledger.state import AccountStatus, JobStatus
+from privacy.ledger.state import JobStatus
 
 
 class UnknownAccountError(DeniedError):
     """No policy gave this population a budget."""
 
     code = "unknown_account"
+
+
+def unknown_account(account: str) -> UnknownAccountError:
+    """The error for a population without an account."""
+    return UnknownAccountError(
+        "this population has no account",
+        where=account,
+        remedy="give it a budget in policy.yaml and sign the policy",
+    )
 
 
 class FilterChangedError(DeniedError):
@@ -43,16 +55,30 @@ class ChargeRefusedError(DeniedError):
     code = "charge_refused"
 
 
-def same_terms(known: AccountStatus, terms: AccountTerms) -> bool:
-    """Whether an account has exactly these terms already."""
-    return (known.budget, known.policy_sha256, known.policy_version) == (
-        terms.budget,
-        terms.policy_sha256,
-        terms.policy_version,
-    )
+class ClockSetBackError(HostError):
+    """This machine's clock is behind the ledger's own entries: a policy may have expired unseen."""
+
+    code = "clock_set_back"
 
 
-def refuse_stale_terms(known: AccountStatus, terms: AccountTerms) -> None:
+def refuse_clock_set_back(now: datetime, latest: str) -> None:
+    """New work needs a clock that agrees with what was written since the newest policy.
+
+    Args:
+        now: this machine's time.
+        latest: latest time of an entry, empty if there is none.
+
+    Raises:
+        ClockSetBackError: it is more than :data:`CLOCK_TOLERANCE` ahead of ``now``.
+    """
+    if latest and now < datetime.fromisoformat(latest) - CLOCK_TOLERANCE:
+        raise ClockSetBackError(
+            f"this machine's clock says {now.astimezone(UTC):%Y-%m-%d %H:%M}, an entry is of {latest[:16]}",
+            remedy="set the clock; if it is right now and was ahead before, sign a newer policy version",
+        )
+
+
+def refuse_stale_terms(known: AccountTerms, terms: AccountTerms) -> None:
     """New terms need a newer policy, and never another filter.
 
     Raises:

@@ -23,6 +23,7 @@ a budget lowered below what is counted          account frozen; commits only whi
 a changed budget without a newer policy         ``StalePolicyError``
 another filter                                  ``FilterChangedError``
 a dataset reserved before on another account    ``DatasetMovedError``
+a clock behind the entries since the policy     ``ClockSetBackError`` for a new job; running jobs commit
 ==============================================  =====================================================
 """
 
@@ -33,7 +34,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from privacy.accounting import admit
@@ -44,17 +44,18 @@ from privacy.ledger import tables
 from privacy.ledger.chain import ChainLog, Entry, Head, utc_now
 from privacy.ledger.checks import (
     ChargeRefusedError,
+    ClockSetBackError,
     DatasetMovedError,
     FilterChangedError,
     ReservationConflictError,
     StalePolicyError,
     UnknownAccountError,
+    refuse_clock_set_back,
     refuse_moved_dataset,
     refuse_other_event,
     refuse_other_reservation,
     refuse_stale_terms,
     refuse_unreserved,
-    same_terms,
 )
 from privacy.ledger.proofs import Charge, Reservation, charge_of, reservation_of
 from privacy.ledger.records import (
@@ -75,18 +76,17 @@ from privacy.ledger.records import (
     counted,
     event_key,
 )
-from privacy.ledger.state import AccountFrozenError, AccountStatus, Allowance, JobStatus, LedgerState
+from privacy.ledger.state import AccountFrozenError, AccountStatus, LedgerState
 from privacy.ledger.storage import corrupt_error
 
 __all__ = [
     "AccountFrozenError",
     "AccountStatus",
-    "Allowance",
     "Charge",
     "ChargeRefusedError",
+    "ClockSetBackError",
     "DatasetMovedError",
     "FilterChangedError",
-    "JobStatus",
     "Ledger",
     "LedgerState",
     "Receipt",
@@ -124,7 +124,14 @@ class Ledger:
             LogStorageError: the file cannot be used now.
             LogCorruptError: it is damaged.
         """
-        return cls(ChainLog.open(path, sign=sign, key_id=key_id, clock=clock, tables=tables.TABLES))
+        schema = tables.TABLES + tables.SUMS
+        ledger = cls(ChainLog.open(path, sign=sign, key_id=key_id, clock=clock, tables=schema))
+        try:
+            ledger._complete()
+        except BaseException:
+            ledger.close()
+            raise
+        return ledger
 
     def close(self) -> None:
         """Close the file."""
@@ -133,9 +140,7 @@ class Ledger:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def head(self) -> Head:
@@ -168,17 +173,18 @@ class Ledger:
             account=account, budget=budget, policy_sha256=policy_sha256, policy_version=policy_version
         )
         with self._write() as db:
-            known = tables.account_status(db, account)
-            if known is None:
+            found = tables.standing(db, account)
+            if found is None:
                 self._append(db, ACCOUNT_OPENED, terms)
                 tables.set_terms(db, terms)
-            elif not same_terms(known, terms):
+            elif found[0] != terms:
+                known = found[0]
                 refuse_stale_terms(known, terms)
                 kind = POLICY_RENEWED if known.budget == budget else BUDGET_CHANGED
                 self._append(db, kind, terms)
                 tables.set_terms(db, terms)
-                tables.set_frozen(db, account, self._known(db, account).frozen)
-            return self._known(db, account)
+                self._judge_frozen(db, account)
+            return tables.known_status(db, account)
 
     def reserve(
         self,
@@ -212,6 +218,7 @@ class Ledger:
             UnsupportedEventError: the account's filter cannot price an event.
             StalePolicyError: the account's terms come from another policy.
             DatasetMovedError: the dataset was reserved before on another account.
+            ClockSetBackError: this machine's clock is behind the entries.
             ReservationConflictError: the job reserved something else before, or is over.
         """
         record = Reserved(
@@ -228,15 +235,16 @@ class Ledger:
             if known is not None:
                 refuse_other_reservation(known, record)
                 return reservation_of(record, known.seq)
-            status = self._known(db, account)
-            if status.policy_sha256 != policy_sha256:
+            terms, standing = tables.known_standing(db, account)
+            if terms.policy_sha256 != policy_sha256:
                 raise StalePolicyError(
                     "the job was allowed by another policy than the one the account's budget comes from",
                     where=account,
                     remedy="authorise the job again under the policy in force",
                 )
+            refuse_clock_set_back(self._log.now(), tables.latest(db))
             refuse_moved_dataset(record, tables.home_of(db, dataset))
-            status.admit(EventCount(item.event, item.count) for item in record.events)
+            standing.admit(EventCount(item.event, item.count) for item in record.events)
             entry = self._append(db, RESERVED, record)
             tables.add_job(db, record, entry.seq)
         return reservation_of(record, entry.seq)
@@ -293,8 +301,8 @@ class Ledger:
                 return charge_of(record, before.seq)
             refuse_unreserved(record, status)
             if tables.is_frozen(db, status.account):
-                account = self._known(db, status.account)
-                admit(account.spent.plus(event), account.budget)
+                _, standing = tables.known_standing(db, status.account)
+                admit(standing.spent.plus(event), standing.budget)
             entry = self._append(db, COMMITTED, record)
             tables.add_charge(db, record, entry.seq)
         return charge_of(record, entry.seq)
@@ -319,7 +327,7 @@ class Ledger:
             entry = self._append(db, RELEASED, Released(account=status.account, job=job, events=released))
             tables.close_job(db, job)
             if tables.is_frozen(db, status.account):
-                tables.set_frozen(db, status.account, self._known(db, status.account).frozen)
+                self._judge_frozen(db, status.account)
         return entry
 
     def witness(self, job: str, receipts: Iterable[Receipt | Mapping[str, Any]]) -> Entry:
@@ -354,7 +362,7 @@ class Ledger:
             UnknownAccountError: there is none of this name.
         """
         with self._log.snapshot() as db:
-            return self._known(db, account)
+            return tables.known_status(db, account)
 
     def state(self) -> LedgerState:
         """Every account and job at one moment, as a pure value."""
@@ -371,20 +379,21 @@ class Ledger:
     def _append(self, db: sqlite3.Connection, kind: str, record: Record) -> Entry:
         entry = self._log.append(kind, record.model_dump(mode="json"))
         tables.set_folded_head(db, entry)
+        tables.set_latest(db, entry)
         return entry
+
+    def _complete(self) -> None:
+        with self._log.snapshot() as db:
+            complete = tables.has_sums(db)
+        if not complete:
+            with self._write() as db:
+                tables.add_sums(db)
+
+    def _judge_frozen(self, db: sqlite3.Connection, account: str) -> None:
+        tables.set_frozen(db, account, tables.known_standing(db, account)[1].frozen)
 
     def _find(self, after: int, kind: str, job: str) -> Entry:
         for entry in self._log.entries(after):
             if entry.kind == kind and entry.payload["job"] == job:
                 return entry
         raise corrupt_error(self._log.path, f"the entry {kind} of job {job} is missing")
-
-    def _known(self, db: sqlite3.Connection, account: str) -> AccountStatus:
-        status = tables.account_status(db, account)
-        if status is None:
-            raise UnknownAccountError(
-                "this population has no account",
-                where=account,
-                remedy="give it a budget in policy.yaml and sign the policy",
-            )
-        return status

@@ -150,6 +150,7 @@ class Witnessed(Record):
 ACCOUNT_OPENED: Final = "account_opened"
 BUDGET_CHANGED: Final = "budget_changed"
 POLICY_RENEWED: Final = "policy_renewed"
+TERMS_KINDS: Final = (ACCOUNT_OPENED, BUDGET_CHANGED, POLICY_RENEWED)
 RESERVED: Final = "reserved"
 COMMITTED: Final = "committed"
 RELEASED: Final = "released"

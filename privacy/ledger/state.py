@@ -20,6 +20,62 @@ class AccountFrozenError(BudgetExceededError):
 
 
 @dataclass(frozen=True)
+class Standing:
+    """What the filter judges of an account, already composed: deciding takes no look at its history.
+
+    Attributes:
+        account: the population.
+        budget: what it may spend.
+        spent: everything committed.
+        outstanding: what open jobs reserved and have not committed.
+    """
+
+    account: str
+    budget: Budget
+    spent: Spending
+    outstanding: tuple[EventCount, ...]
+
+    @cached_property
+    def counted(self) -> Spending:
+        """Committed and reserved together: what the filter judges."""
+        spending = self.spent
+        for event, count in self.outstanding:
+            spending = spending.plus(event, count)
+        return spending
+
+    @cached_property
+    def frozen(self) -> bool:
+        """Whether a lowered budget no longer covers what is committed and reserved."""
+        try:
+            admit(self.counted, self.budget)
+        except DeniedError:
+            return True
+        return False
+
+    def admit(self, events: Iterable[EventCount]) -> Spending:
+        """Accept ``events`` on top of everything committed and reserved.
+
+        Returns:
+            The spending with them, accepted by the filter; this value stays as it is.
+
+        Raises:
+            AccountFrozenError: the account pays for nothing at present.
+            BudgetExceededError: the events do not fit.
+            UnsupportedEventError: the account's filter cannot price an event.
+        """
+        if self.frozen:
+            raise AccountFrozenError(
+                "the account is frozen: its budget was lowered below what is spent and reserved",
+                where=self.account,
+                remedy="wait for open jobs to end, or sign a newer policy with a larger budget",
+            )
+        spending = self.counted
+        for event, count in events:
+            spending = spending.plus(event, count)
+        return admit(spending, self.budget)
+
+
+@dataclass(frozen=True)
 class AccountStatus:
     """One population's account.
 
@@ -52,10 +108,15 @@ class AccountStatus:
         """What open jobs may still commit, composed alone."""
         return Spending.of(self.outstanding, self.budget.filter)
 
-    @cached_property
+    @property
     def counted(self) -> Spending:
         """Committed and reserved together: what the filter judges."""
-        return Spending.of((*self.committed, *self.outstanding), self.budget.filter)
+        return self.standing.counted
+
+    @cached_property
+    def standing(self) -> Standing:
+        """The account as the filter sees it."""
+        return Standing(self.account, self.budget, self.spent, self.outstanding)
 
     @cached_property
     def epsilon_spent(self) -> float:
@@ -72,36 +133,14 @@ class AccountStatus:
         """Budget minus committed and reserved, at least 0."""
         return max(0.0, self.budget.epsilon - self.counted.epsilon(self.budget.delta))
 
-    @cached_property
+    @property
     def frozen(self) -> bool:
         """Whether a lowered budget no longer covers what is committed and reserved."""
-        try:
-            admit(self.counted, self.budget)
-        except DeniedError:
-            return True
-        return False
+        return self.standing.frozen
 
     def admit(self, events: Iterable[EventCount]) -> Spending:
-        """Accept ``events`` on top of everything committed and reserved.
-
-        Returns:
-            The spending with them, accepted by the filter; this value stays as it is.
-
-        Raises:
-            AccountFrozenError: the account pays for nothing at present.
-            BudgetExceededError: the events do not fit.
-            UnsupportedEventError: the account's filter cannot price an event.
-        """
-        if self.frozen:
-            raise AccountFrozenError(
-                "the account is frozen: its budget was lowered below what is spent and reserved",
-                where=self.account,
-                remedy="wait for open jobs to end, or sign a newer policy with a larger budget",
-            )
-        spending = self.counted
-        for event, count in events:
-            spending = spending.plus(event, count)
-        return admit(spending, self.budget)
+        """Accept ``events`` on top of everything committed and reserved; see :meth:`Standing.admit`."""
+        return self.standing.admit(events)
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,21 @@ They are a convenience. What counts is the entries; :mod:`privacy.ledger.fold` r
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from typing import NamedTuple
 
 import rfc8785
 
+from privacy.accounting import Spending
 from privacy.budget import Budget
 from privacy.events import EventCount
 from privacy.ledger.chain import GENESIS, Entry, Head
-from privacy.ledger.records import AccountTerms, Committed, Reserved, event_key, event_of
-from privacy.ledger.state import AccountStatus, Allowance, JobStatus, LedgerState
+from privacy.ledger.checks import unknown_account
+from privacy.ledger.records import TERMS_KINDS, AccountTerms, Committed, Reserved, event_key, event_of
+from privacy.ledger.state import AccountStatus, Allowance, JobStatus, LedgerState, Standing
+from privacy.ledger.storage import LogCorruptError, statements
 
 TABLES = """
 CREATE TABLE accounts (
@@ -41,6 +45,18 @@ CREATE TABLE folded (
 INSERT INTO folded VALUES (1, 0, 'GENESIS');
 """.replace("GENESIS", GENESIS)
 
+SUMS = """
+CREATE TABLE balances (
+    account TEXT PRIMARY KEY REFERENCES accounts, spent TEXT NOT NULL, sha256 TEXT NOT NULL
+) STRICT;
+CREATE TABLE clock (one INTEGER PRIMARY KEY CHECK (one = 1), latest TEXT NOT NULL) STRICT;
+CREATE INDEX jobs_of_dataset ON jobs (dataset, seq);
+CREATE INDEX jobs_open ON jobs (account) WHERE open = 1;
+INSERT INTO clock SELECT 1, coalesce(max(at), '') FROM entries
+    WHERE seq >= (SELECT coalesce(max(seq), 0) FROM entries WHERE kind IN (TERMS));
+""".replace("TERMS", ", ".join(f"'{kind}'" for kind in TERMS_KINDS))
+"""What keeps an append from reading the history; made from the other tables where it is not there yet."""
+
 
 class ChargeRow(NamedTuple):
     """One charge: its event's key and the number of its entry."""
@@ -59,6 +75,110 @@ def set_folded_head(db: sqlite3.Connection, entry: Entry) -> None:
     db.execute("UPDATE folded SET seq = ?, hash = ?", (entry.seq, entry.hash))
 
 
+def add_sums(db: sqlite3.Connection) -> None:
+    """Add the tables of :data:`SUMS` to a ledger of an earlier version, filled from what is there."""
+    if has_sums(db):
+        return
+    for statement in statements(SUMS):
+        db.execute(statement)
+    for (account,) in db.execute("SELECT account FROM accounts").fetchall():
+        status = account_status(db, account)
+        if status is not None:
+            _set_spent(db, account, status.spent)
+
+
+def has_sums(db: sqlite3.Connection) -> bool:
+    """Whether the tables of :data:`SUMS` are there (a ledger of an earlier version has none)."""
+    return bool(db.execute("SELECT 1 FROM sqlite_master WHERE name = 'balances'").fetchone())
+
+
+def set_latest(db: sqlite3.Connection, entry: Entry) -> None:
+    """Note an entry's time as the latest; terms of a newer policy begin anew."""
+    if entry.kind in TERMS_KINDS:
+        db.execute("UPDATE clock SET latest = ?", (entry.at,))
+    else:
+        db.execute("UPDATE clock SET latest = max(latest, ?)", (entry.at,))
+
+
+def latest(db: sqlite3.Connection) -> str:
+    """The latest time of an entry since the newest terms of an account, empty if there is none."""
+    return str(db.execute("SELECT latest FROM clock").fetchone()[0])
+
+
+def spent(db: sqlite3.Connection, account: str) -> Spending:
+    """Everything an account's jobs committed, composed.
+
+    Raises:
+        LogCorruptError: it is not there, or cannot be read.
+    """
+    row = db.execute("SELECT spent, sha256 FROM balances WHERE account = ?", (account,)).fetchone()
+    return _spending(account, *(row or ("", "")))
+
+
+def balances(db: sqlite3.Connection) -> dict[str, Spending]:
+    """:func:`spent` of every account."""
+    rows = db.execute("SELECT account, spent, sha256 FROM balances")
+    return {account: _spending(account, text, sha256) for account, text, sha256 in rows}
+
+
+def _set_spent(db: sqlite3.Connection, account: str, spending: Spending) -> None:
+    """Note a sum with its digest: it stands for a history that nobody adds up again before the next audit."""
+    text = spending.model_dump_json()
+    row = (account, text, _digest(account, text))
+    db.execute(
+        "INSERT INTO balances VALUES (?, ?, ?) ON CONFLICT (account) DO UPDATE SET "
+        "spent = excluded.spent, sha256 = excluded.sha256",
+        row,
+    )
+
+
+def _digest(account: str, text: str) -> str:
+    return hashlib.sha256(f"{account}\0{text}".encode()).hexdigest()
+
+
+def _spending(account: str, text: str, sha256: str) -> Spending:
+    try:
+        if _digest(account, text) != sha256:
+            raise ValueError("a bit of it is not what was written")
+        return Spending.model_validate_json(text)
+    except ValueError as error:
+        raise LogCorruptError(
+            "what the account has spent is not there or cannot be read",
+            where=f"account {account}",
+            remedy="stop the agent, keep the file and run archipel audit verify; the entries are what counts",
+        ) from error
+
+
+def known_standing(db: sqlite3.Connection, account: str) -> tuple[AccountTerms, Standing]:
+    """:func:`standing` of an account that must be there.
+
+    Raises:
+        UnknownAccountError: it is not.
+    """
+    found = standing(db, account)
+    if found is None:
+        raise unknown_account(account)
+    return found
+
+
+def standing(db: sqlite3.Connection, account: str) -> tuple[AccountTerms, Standing] | None:
+    """An account's terms, and what the filter judges of it; None where there is none."""
+    row = db.execute(
+        "SELECT budget, policy_sha256, policy_version FROM accounts WHERE account = ?", (account,)
+    ).fetchone()
+    if row is None:
+        return None
+    budget = Budget.model_validate(json.loads(row[0]))
+    counts = db.execute(
+        "SELECT event, sum(reserved - committed) FROM jobs CROSS JOIN allowances USING (job) "
+        "WHERE account = ? AND open = 1 GROUP BY event ORDER BY event",
+        (account,),
+    ).fetchall()
+    outstanding = tuple(EventCount(event_of(key), count) for key, count in counts if count)
+    terms = AccountTerms(account=account, budget=budget, policy_sha256=row[1], policy_version=row[2])
+    return terms, Standing(account, budget, spent(db, account), outstanding)
+
+
 def set_terms(db: sqlite3.Connection, terms: AccountTerms) -> None:
     """Open an account or give it new terms; it is thawed until :func:`set_frozen` says otherwise."""
     budget = rfc8785.dumps(terms.budget.model_dump(mode="json")).decode()
@@ -68,6 +188,8 @@ def set_terms(db: sqlite3.Connection, terms: AccountTerms) -> None:
         "policy_version = excluded.policy_version, frozen = 0",
         (terms.account, budget, terms.policy_sha256, terms.policy_version),
     )
+    if not db.execute("SELECT 1 FROM balances WHERE account = ?", (terms.account,)).fetchone():
+        _set_spent(db, terms.account, Spending.none(terms.budget.filter))
 
 
 def set_frozen(db: sqlite3.Connection, account: str, frozen: bool) -> None:
@@ -113,6 +235,7 @@ def add_charge(db: sqlite3.Connection, record: Committed, seq: int) -> None:
     )
     row = (record.job, record.round, record.attempt, key, seq)
     db.execute("INSERT INTO charges VALUES (?, ?, ?, ?, ?)", row)
+    _set_spent(db, record.account, spent(db, record.account).plus(record.event))
 
 
 def close_job(db: sqlite3.Connection, job: str) -> None:
@@ -153,6 +276,18 @@ def account_status(db: sqlite3.Connection, account: str) -> AccountStatus | None
         committed=tuple(EventCount(event_of(key), count) for key, count, _ in counts if count),
         outstanding=tuple(EventCount(event_of(key), count) for key, _, count in counts if count),
     )
+
+
+def known_status(db: sqlite3.Connection, account: str) -> AccountStatus:
+    """:func:`account_status` of an account that must be there.
+
+    Raises:
+        UnknownAccountError: it is not.
+    """
+    found = account_status(db, account)
+    if found is None:
+        raise unknown_account(account)
+    return found
 
 
 def job_status(db: sqlite3.Connection, job: str) -> JobStatus | None:

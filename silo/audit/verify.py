@@ -11,7 +11,8 @@ policy allowed it; the coordinator's trail.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +22,8 @@ from policies.files import read_signed
 from policies.signing import PublicKey
 from policies.trust import trust_charter
 from policies.validation import parse_yaml
-from privacy.errors import ArchipelError, TrustError
+from privacy.accounting import Spending
+from privacy.errors import ArchipelError, DeniedError, TrustError
 from privacy.ledger import tables
 from privacy.ledger.chain import GENESIS, Head, LogCorruptError, LogReader, chain_problems
 from privacy.ledger.fold import Fold
@@ -201,6 +203,7 @@ def _accounts(reader: LogReader, read: _Read, where: str) -> Iterator[Finding]:
     db, state = reader.connection, read.fold.state()
     try:
         kept = tables.ledger_state(db)
+        sums = tables.balances(db) if tables.has_sums(db) else None
     except (ArchipelError, ValueError, TypeError):
         yield finding("accounts_differ", where, "the accounts beside the entries cannot be read")
         return
@@ -209,5 +212,16 @@ def _accounts(reader: LogReader, read: _Read, where: str) -> Iterator[Finding]:
     for status in state.accounts.values():
         if tables.is_frozen(db, status.account) != status.frozen:
             yield finding("accounts_differ", where, f"account {status.account} is frozen, or ought to be")
+    if sums is not None and sums != _sums(read.fold, state.accounts):
+        yield finding("accounts_differ", where, "the entries come to another epsilon than is kept")
     if tables.folded_head(db) != read.head:
         yield finding("accounts_differ", where, "the accounts were not kept up to the last entry")
+
+
+def _sums(fold: Fold, accounts: Iterable[str]) -> dict[str, Spending]:
+    """What each account's entries come to; what its filter cannot price is nothing that is ever kept."""
+    sums = {}
+    for name in accounts:
+        with suppress(DeniedError):
+            sums[name] = fold.spent(name)
+    return sums

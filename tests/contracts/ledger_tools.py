@@ -10,7 +10,9 @@ import os
 import resource
 import signal
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -49,13 +51,13 @@ class Owner:
 
 
 class Clock:
-    """A minute passes at each look."""
+    """A second passes at each look."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
 
     def __call__(self) -> datetime:
-        self.now += timedelta(minutes=1)
+        self.now += timedelta(seconds=1)
         return self.now
 
 
@@ -221,3 +223,70 @@ def reseal(
             (number, previous, digest, key_id, signature, seq),
         )
         previous = digest
+
+
+def reserve_at_once(path: Path, names: Sequence[str], start: Any, results: Any) -> None:
+    """One thread a job, each with a ledger of its own, all at the same moment."""
+    ready = threading.Barrier(len(names))
+
+    def work(job: str) -> str:
+        with open_ledger(path) as ledger:
+            ready.wait(60)
+            try:
+                reserve(ledger, job)
+            except ArchipelError as error:
+                return error.code
+            return "reserved"
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        start.wait(60)
+        results.put(list(pool.map(work, names)))
+
+
+def commit_under_limits(path: Path, places: int, step: int, start: Any, results: Any) -> None:
+    """The disk ends ``number * step`` bytes further on, at one charge after another; then it is mended.
+
+    Puts the codes of the failures, how often the failed state was not that before, and the number of charges.
+    """
+    with open_ledger(path) as ledger:
+        start.wait(60)
+        failures: dict[str, int] = {}
+        torn = 0
+        wal = path.with_name(path.name + "-wal")
+        for number in range(places):
+            before = ledger.state()
+            size = wal.stat().st_size if wal.exists() else 0
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size + number * step, resource.RLIM_INFINITY))
+            try:
+                ledger.commit("job-1", round=1, attempt=number, event=CHEAP)
+            except ArchipelError as error:
+                failures[error.code] = failures.get(error.code, 0) + 1
+                torn += ledger.state() != before
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            for _ in range(2):
+                ledger.commit("job-1", round=1, attempt=number, event=CHEAP)
+        (committed,) = ledger.status("customers").committed
+        results.put((failures, torn, committed.count))
+
+
+def commit_and_tell(path: Path, told: Any) -> None:
+    """Charge on and on, telling each charge only once it has returned."""
+    with open_ledger(path) as ledger:
+        for attempt in range(100_000):
+            ledger.commit("job-1", round=1, attempt=attempt, event=CHEAP)
+            told.send(attempt)
+
+
+def use_without_permission(path: Path, start: Any, results: Any) -> None:
+    """Open and charge as somebody who may only read; root first becomes nobody."""
+    if os.geteuid() == 0:
+        os.setgid(65534)
+        os.setuid(65534)
+    start.wait(60)
+    try:
+        with open_ledger(path) as ledger:
+            ledger.commit("job-1", round=1, attempt=0, event=CHEAP)
+    except ArchipelError as error:
+        results.put((error.code, int(error.exit_code)))
+    else:
+        results.put(("never", 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import shutil
 import sqlite3
@@ -17,6 +18,8 @@ from federation.identity import make_party
 from policies.canonical import digest
 from policies.files import save_yaml
 from policies.price import reserved_events
+from privacy.accounting import Spending
+from privacy.budget import ZcdpFilter
 from privacy.events import SAMPLER, GaussianEvent, PoissonSampledGaussianEvent
 from privacy.ledger.chain import Head, read_entries
 from tests.contracts.audited_silo import JOB, ME, AuditedSilo, make_audited_silo
@@ -135,6 +138,9 @@ class TestOutsiderEditsTheFile:
             "UPDATE accounts SET frozen = 1",
             "UPDATE jobs SET open = 1",
             "UPDATE folded SET seq = 4",
+            """UPDATE balances SET spent = replace(spent, '[', '[1.0e-9, ')""",
+            "UPDATE balances SET spent = 'nonsense'",
+            "DELETE FROM balances",
             "DELETE FROM charges",
             "DELETE FROM accounts",
         ],
@@ -201,6 +207,9 @@ class TestOwnerRewritesTheChain:
             connection.execute("DELETE FROM charges")
             connection.execute("UPDATE allowances SET committed = 0")
             connection.execute("UPDATE jobs SET open = 1")
+            nothing = Spending.none(ZcdpFilter()).model_dump_json()
+            sha256 = hashlib.sha256(f"customers\0{nothing}".encode()).hexdigest()
+            connection.execute("UPDATE balances SET spent = ?, sha256 = ?", (nothing, sha256))
 
         self.rewrite(silo, cut)
         with tampering(silo.ledger_path) as connection:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import signal
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from privacy.accounting import UnsupportedEventError, epsilon_of
 from privacy.budget import RenyiFilter, ZcdpFilter
-from privacy.errors import BudgetExceededError, UsageError
+from privacy.errors import BudgetExceededError, ExitCode, UsageError
 from privacy.events import SAMPLER, Event, EventCount, PoissonSampledGaussianEvent, PureEvent
 from privacy.ledger.chain import read_entries, verify_chain
 from privacy.ledger.fold import Fold
@@ -18,6 +19,7 @@ from privacy.ledger.ledger import (
     AccountFrozenError,
     Charge,
     ChargeRefusedError,
+    ClockSetBackError,
     DatasetMovedError,
     FilterChangedError,
     Ledger,
@@ -45,13 +47,16 @@ from tests.contracts.ledger_tools import (
     open_ledger,
     open_log,
     reserve,
+    reserve_at_once,
     reserve_once,
+    tampering,
 )
 
 RENYI = RenyiFilter(orders=(2.0, 4.0, 8.0, 16.0, 32.0, 64.0))
 SAMPLED = PoissonSampledGaussianEvent(
     noise_multiplier=1.0, sample_rate=0.01, max_silos_per_user=1, sampler=SAMPLER
 )
+NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -481,6 +486,20 @@ class TestConcurrentProcesses:
         assert sorted(answers) == ["budget_exceeded", "budget_exceeded", "reserved", "reserved"]
         assert_sound(path)
 
+    def test_fifty_reservations_at_once_never_overdraw_and_never_wait_for_each_other_in_a_ring(
+        self, path: Path
+    ) -> None:
+        """The budget pays for twelve of fifty; ten threads in each of five processes."""
+        fits = 12
+        epsilon = epsilon_of([EventCount(EVENT, fits)], 1e-5, ZcdpFilter())
+        open_customers(path, epsilon).close()
+        names = [[f"job-{process}-{thread}" for thread in range(10)] for process in range(5)]
+        answers = in_processes(reserve_at_once, [(path, group) for group in names])
+        flat = [answer for group in answers for answer in group]
+        assert flat.count("reserved") == fits
+        assert flat.count("budget_exceeded") == 50 - fits
+        assert_sound(path)
+
     def test_processes_that_reserve_the_same_job_reserve_once(self, path: Path) -> None:
         assert in_processes(reserve_once, [(path, "job-1")] * 3) == ["reserved"] * 3
         with open_ledger(path) as ledger:
@@ -494,3 +513,88 @@ class TestConcurrentProcesses:
         with open_ledger(path) as ledger:
             assert ledger.status("customers").committed == ((EVENT, 2),)
         assert_sound(path)
+
+
+class TestClock:
+    """A clock that goes back could revive an expired policy."""
+
+    def ledger(self, path: Path, now: datetime) -> Ledger:
+        owner = Owner()
+        return Ledger.open(path, sign=owner.sign, key_id=owner.key_id, clock=lambda: now)
+
+    @pytest.fixture
+    def started(self, path: Path) -> Path:
+        with self.ledger(path, NOON) as ledger:
+            ledger.open_account("customers", budget(), POLICY, 1)
+            reserve(ledger, "job-1", count=2, event=CHEAP)
+        return path
+
+    def test_no_new_job_is_reserved_for_and_nothing_is_written(self, started: Path) -> None:
+        with self.ledger(started, NOON - timedelta(hours=1)) as ledger:
+            head = ledger.head()
+            with pytest.raises(ClockSetBackError, match="11:00") as caught:
+                reserve(ledger, "job-2", event=CHEAP)
+            assert caught.value.exit_code == ExitCode.HOST
+            assert ledger.head() == head
+
+    def test_a_running_job_charges_all_the_same_and_that_is_no_way_around(self, started: Path) -> None:
+        with self.ledger(started, NOON - timedelta(hours=1)) as ledger:
+            ledger.commit("job-1", round=1, attempt=0, event=CHEAP)
+            ledger.release_rest("job-1")
+            with pytest.raises(ClockSetBackError):
+                reserve(ledger, "job-2", event=CHEAP)
+
+    def test_a_few_minutes_are_no_matter(self, started: Path) -> None:
+        with self.ledger(started, NOON - timedelta(minutes=9)) as ledger:
+            reserve(ledger, "job-2", event=CHEAP)
+
+    def test_with_a_newer_policy_time_begins_anew(self, started: Path) -> None:
+        """The way out for a clock that was ahead once, and is right now."""
+        with self.ledger(started, NOON - timedelta(days=30)) as ledger:
+            ledger.open_account("customers", budget(), NEWER_POLICY, 2)
+            reserve(ledger, "job-2", event=CHEAP, policy_sha256=NEWER_POLICY)
+        assert_sound(started)
+
+
+class TestSumsBesideTheAccounts:
+    """What keeps an append cheap is never more than a shortcut."""
+
+    @pytest.fixture
+    def used(self, path: Path) -> Path:
+        with open_customers(path) as ledger:
+            reserve(ledger, count=2, event=CHEAP)
+            ledger.commit("job-1", round=1, attempt=0, event=CHEAP)
+        return path
+
+    def test_a_ledger_of_an_earlier_version_gets_them_when_it_is_opened(self, used: Path) -> None:
+        with tampering(used) as connection:
+            for statement in (
+                "DROP TABLE balances",
+                "DROP TABLE clock",
+                "DROP INDEX jobs_of_dataset",
+                "DROP INDEX jobs_open",
+            ):
+                connection.execute(statement)
+        with open_ledger(used) as ledger:
+            assert ledger.commit("job-1", round=1, attempt=1, event=CHEAP).seq == 4
+            reserve(ledger, "job-2", event=CHEAP)
+        assert_sound(used)
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "UPDATE balances SET spent = replace(spent, '0.', '0.0')",
+            "UPDATE balances SET sha256 = 'x'",
+            "DELETE FROM balances",
+        ],
+    )
+    def test_a_sum_with_a_wrong_bit_pays_for_nothing(self, used: Path, statement: str) -> None:
+        with tampering(used) as connection:
+            connection.execute(statement)
+        with open_ledger(used) as ledger:
+            head = ledger.head()
+            with pytest.raises(LogCorruptError, match="what the account has spent"):
+                reserve(ledger, "job-2", event=CHEAP)
+            with pytest.raises(LogCorruptError):
+                ledger.commit("job-1", round=1, attempt=1, event=CHEAP)
+            assert ledger.head() == head
