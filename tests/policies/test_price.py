@@ -32,7 +32,7 @@ from policies.price import (
     training_shape,
     weight_at,
 )
-from policies.shapes import GOOD_ROUNDING_COST, MAX_SHARE_STD
+from policies.shapes import GOOD_ROUNDING_COST, MAX_SHARE_STD, signal_range
 from policies.silo_policy import AccountBudget
 from policies.validation import PolicyFileError
 from privacy.accounting import (
@@ -467,6 +467,7 @@ def test_levels_of_local_steps_hold_all_steps_and_their_noise() -> None:
     one = make_plan(**changes)
     four = altered(one, {"training.local_steps": 4, "training.local_learning_rate": 1.0})
     shape = training(four)
+    assert signal_range(four, 8192) == 4 * signal_range(one, 8192)
     assert shape.headroom == pytest.approx(2 * training(one).headroom, rel=1e-3)
     assert shape.share_std == training(one).share_std
     assert 4 * shape.step_signal_max <= shape.signal_max < 4 * (shape.step_signal_max + 1)
