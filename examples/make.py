@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -31,26 +32,34 @@ def policy() -> str:
     )
 
 
+DRAFT = Draft(
+    silos=SHOPS,
+    catalogue_sha256=CATALOGUE_SHA256,
+    catalogue_items=1200,
+    family="item-graph",
+    target_epsilon=4.0,
+    target_delta=1e-5,
+    max_users_per_silo=4096,
+    max_silos_per_user=1,
+    holdout="random",
+    holdout_seed=7,
+)
+
+
 def plan() -> str:
     """What ``archipel plan new`` writes for these options."""
-    draft = Draft(
-        silos=SHOPS,
-        catalogue_sha256=CATALOGUE_SHA256,
-        catalogue_items=1200,
-        family="item-graph",
-        target_epsilon=4.0,
-        target_delta=1e-5,
-        max_users_per_silo=4096,
-        max_silos_per_user=1,
-        holdout="random",
-        holdout_seed=7,
-    )
-    return render_plan(complete_plan(draft))
+    return render_plan(complete_plan(DRAFT))
+
+
+def trained_plan() -> str:
+    """What it writes for a model trained over many rounds, a few of which may fail."""
+    return render_plan(complete_plan(replace(DRAFT, family="autoencoder", max_burned_rounds=3)))
 
 
 FILES: dict[str, Callable[[], str]] = {
     "policy.yaml": policy,
     "plan.yaml": plan,
+    "plan-autoencoder.yaml": trained_plan,
     "agent.toml": lambda: DEFAULT_AGENT_TOML,
 }
 

@@ -21,14 +21,15 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 NOW = datetime(2026, 12, 1, 12, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("name", ["policy.yaml", "plan.yaml", "agent.toml"])
+@pytest.mark.parametrize("name", ["policy.yaml", "plan.yaml", "plan-autoencoder.yaml", "agent.toml"])
 def test_the_file_is_what_the_product_writes(name: str) -> None:
     files = runpy.run_path(str(EXAMPLES / "make.py"))["FILES"]
     assert (EXAMPLES / name).read_text(encoding="utf-8") == files[name]()
 
 
-def test_the_policy_accepts_the_plan() -> None:
-    policy, plan = load_yaml(EXAMPLES / "policy.yaml", SiloPolicy), load_yaml(EXAMPLES / "plan.yaml", Plan)
+@pytest.mark.parametrize("name", ["plan.yaml", "plan-autoencoder.yaml"])
+def test_the_policy_accepts_the_plan(name: str) -> None:
+    policy, plan = load_yaml(EXAMPLES / "policy.yaml", SiloPolicy), load_yaml(EXAMPLES / name, Plan)
     accepted = authorize(plan, policy, make_ledger(policy), NOW, charter=make_charter(plan.silos))
     assert accepted.dataset == "purchases"
     assert plan_epsilon(plan) <= plan.privacy.target_epsilon
