@@ -44,6 +44,22 @@ def peak_rss_bytes(process: psutil.Process) -> int:
     return int(process.memory_info().rss)
 
 
+def family_cpu_seconds(process: psutil.Process) -> float:
+    """User and system time of a process and of everything below it, ended children included.
+
+    Raises:
+        psutil.Error: it has ended.
+    """
+    total = 0.0
+    for member in (process, *process.children(recursive=True)):
+        try:
+            times = member.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
 class ProcessTree:
     """Samples a process and everything below it; remembers those that have ended.
 

@@ -77,9 +77,19 @@ class DemoSettings:
             ),
             (self.num_seeds >= 1, "--seeds", self.num_seeds, "1 or more"),
             (self.seed >= 0, "--seed", self.seed, "0 or more"),
-            (1 <= (self.rounds or 1) <= 10_000, "--rounds", self.rounds, "1 to 10,000"),
-            (1 <= (self.local_steps or 1) <= 1_000, "--local-steps", self.local_steps, "1 to 1,000"),
-            (0 < (self.sample_rate or 1) <= 1, "--sample-rate", self.sample_rate, "above 0 and at most 1"),
+            (self.rounds is None or 1 <= self.rounds <= 10_000, "--rounds", self.rounds, "1 to 10,000"),
+            (
+                self.local_steps is None or 1 <= self.local_steps <= 1_000,
+                "--local-steps",
+                self.local_steps,
+                "1 to 1,000",
+            ),
+            (
+                self.sample_rate is None or 0 < self.sample_rate <= 1,
+                "--sample-rate",
+                self.sample_rate,
+                "above 0 and at most 1",
+            ),
         )
         for holds, option, value, allowed in limits:
             if not holds:

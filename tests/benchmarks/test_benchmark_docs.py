@@ -28,7 +28,15 @@ def test_figures_are_those_of_the_results(write_docs: ModuleType) -> None:
 
 def test_every_script_has_its_place_on_the_page() -> None:
     named = re.findall(r"<!-- figures: (\w+) -->", PAGE.read_text(encoding="utf-8"))
-    assert sorted(named) == ["demo_resources", "movielens_1m", "secure_sum", "startup"]
+    assert sorted(named) == [
+        "demo_resources",
+        "dp_step",
+        "movielens_1m",
+        "movielens_1m_autoencoder",
+        "round_overhead",
+        "secure_sum",
+        "startup",
+    ]
 
 
 def test_a_place_is_filled_with_table_command_and_machine(

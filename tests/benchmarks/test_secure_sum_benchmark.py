@@ -38,6 +38,12 @@ def test_bytes_time_memory_and_error(
     assert "largest error of an integer sum: 0" in capsys.readouterr().out
 
 
+def test_cost_of_a_silo_is_its_own_work_and_its_part_of_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    row = {"silos": 4, "values": 200_000, "cpu_seconds": {"protect": 0.02, "open": 0.01, "sum": 0.08}}
+    assert importlib.import_module("secure_sum").milliseconds_a_silo(row) == pytest.approx(25.0)
+
+
 def test_an_error_in_the_sum_would_be_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)
     module = importlib.import_module("secure_sum")

@@ -1,0 +1,76 @@
+"""What a demo may be asked: refusals name the option and what would do, before anything is made."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from privacy.errors import UsageError
+from silo.demo.settings import DemoSettings
+from silo.demo.world import training_options
+
+USUAL = DemoSettings(
+    data=None, format=None, min_rating=None, num_silos=4, epsilon=4.0, delta=1e-5, colluding_silos=None,
+    family="autoencoder", split="random", seed=0, num_seeds=1, out=Path("run"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "option"),
+    [
+        ({"family": "item-graph", "rounds": 5}, "--rounds"),
+        ({"family": "popularity", "sample_rate": 1.0}, "--sample-rate"),
+        ({"family": "item-graph", "noise_placement": "federation"}, "--noise-placement"),
+        ({"rounds": 0}, "--rounds"),
+        ({"sample_rate": 0.0}, "--sample-rate"),
+        ({"sample_rate": 1.5}, "--sample-rate"),
+        ({"local_steps": 0, "noise_placement": "silo"}, "--local-steps"),
+        ({"local_steps": 5}, "--local-steps"),
+        ({"local_steps": 5, "noise_placement": "federation"}, "--local-steps"),
+        ({"noise_placement": "silo", "colluding_silos": 1}, "--colluding-silos"),
+        ({"noise_placement": "federation", "colluding_silos": 3}, "--noise-placement"),
+        ({"colluding_silos": 4}, "--colluding-silos"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_its_option(changes: dict[str, Any], option: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        replace(USUAL, **changes).check()
+    assert refused.value.where == option
+    assert refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("changes", "colluding", "options"),
+    [
+        ({}, 1, []),
+        ({"num_silos": 2}, 1, []),
+        ({"noise_placement": "silo"}, 3, ["--noise-placement", "silo"]),
+        (
+            {"noise_placement": "silo", "local_steps": 5, "rounds": 12},
+            3,
+            ["--noise-placement", "silo", "--rounds", "12", "--local-steps", "5"],
+        ),
+        ({"colluding_silos": 2, "sample_rate": 0.5}, 2, ["--sample-rate", "0.5"]),
+        ({"family": "item-graph"}, 1, []),
+    ],
+)
+def test_what_is_asked_reaches_the_plan_and_nothing_else(
+    changes: dict[str, Any], colluding: int, options: list[str]
+) -> None:
+    settings = replace(USUAL, **changes).check()
+    assert settings.num_colluding == colluding
+    assert training_options(settings) == options
+
+
+def test_only_sampled_steps_need_renyi_accounts() -> None:
+    assert replace(USUAL, sample_rate=0.5).is_sampled
+    assert not USUAL.is_sampled
+    assert not replace(USUAL, family="item-graph").is_sampled
+
+
+def test_one_sum_is_always_verified_and_many_now_and_then() -> None:
+    assert replace(USUAL, family="item-graph").verify_sums == 1.0
+    assert 0 < USUAL.verify_sums < 1
