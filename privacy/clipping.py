@@ -10,7 +10,8 @@ Guarantees
   lowered by 2^-30 before scaling, and coordinates are then truncated towards zero.
 - Every coordinate is a multiple of a power of two, at least 2^-33 of ``max_norm``, so the float64 sum of up
   to ``MAX_EXACT_ROWS`` such rows is exact. Adding one user to a sum therefore moves it by that user's row and
-  by nothing else: the sensitivity of the sum is ``max_norm``, with no floating-point term.
+  by nothing else: the sensitivity of the sum is ``max_norm``, with no floating-point term. That is of rows
+  that stay the same to the last bit whoever else is there; gradients do not (``privacy.dpsgd``).
 
 Edges
 -----
