@@ -54,6 +54,8 @@ POLL_SECONDS = 20.0
 MAX_RETRY_SECONDS = 60.0
 RECONNECT_SECONDS = 2.0
 PAUSE_CHECK_SECONDS = 5.0
+REPEAT_SECONDS = 60.0
+"""A duty that was done is done once more if the board still asks for it after so long."""
 
 T = TypeVar("T")
 Handler = Callable[[JobContext], Awaitable[Envelope | None]]
@@ -94,7 +96,7 @@ class Agent:
         self._worker = Worker()
         self._jobs: dict[str, JobState] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._uploaded: set[tuple[str, int, int]] = set()
+        self._done: dict[tuple[str, Duty | None, int, int], float] = {}
         self._changed: dict[str, asyncio.Event] = {}
 
     async def run(self) -> None:
@@ -197,16 +199,16 @@ class Agent:
 
     async def _do(self, due: Duty | None, job: str) -> None:
         """Do what is due, once, and leave word of it."""
-        state = self._jobs[job]
-        place = (job, state.round, state.attempt)
+        state, loop = self._jobs[job], asyncio.get_running_loop()
+        done = (job, due, state.round, state.attempt)
         is_held = self._site.is_paused and due is not Duty.FINISH
-        if due is not None and not is_held and not (due is Duty.UPLOAD and place in self._uploaded):
+        is_done = loop.time() < self._done.get(done, -REPEAT_SECONDS) + REPEAT_SECONDS
+        if due is not None and not is_held and not is_done:
             log.info("duty", job=job, duty=due.value, round=state.round, attempt=state.attempt)
             envelope = await self._handle(due, JobContext(self._site, self._connection, self._worker, state))
-            if due is Duty.UPLOAD:
-                self._uploaded.add(place)
             if envelope is not None:
                 await self._connection.post(envelope.to_bytes())
+            self._done[done] = loop.time()
         if due is Duty.FINISH:
             with durable(Step.JOB_FINISHED):
                 self._note(job, problem=None, finished=True)
@@ -274,7 +276,17 @@ class Agent:
         if note != self._site.job_note(job):
             directory = self._site.directory / "jobs" / job
             directory.mkdir(parents=True, exist_ok=True)
-            write_atomically(directory / "state.json", json.dumps(note, indent=2).encode())
+            _write_note(directory / "state.json", json.dumps(note, indent=2).encode(), is_durable=finished)
+
+
+def _write_note(path: Path, content: bytes, *, is_durable: bool) -> None:
+    """Replace a note for people; it may be lost with the power as long as nothing depends on it."""
+    if is_durable:
+        write_atomically(path, content)
+        return
+    part = path.with_name(f"{path.name}.new")
+    part.write_bytes(content)
+    part.replace(path)
 
 
 def _say_crash(job: str, task: asyncio.Task[None]) -> None:

@@ -173,7 +173,9 @@ class Site:
         write_atomically(self._job_path(job, "denial.json"), json.dumps(reasons, indent=2).encode())
 
     def remember_remarks(self, job: str, remarks: tuple[str, ...]) -> None:
-        """Keep what cleaning did to the rows of a job, for this silo's own people."""
+        """Keep what cleaning did to the rows of a job, for this silo's own people; the same once."""
+        if list(remarks) == self.remarks(job):
+            return
         write_atomically(self._job_path(job, "rows.json"), json.dumps(remarks, indent=2).encode())
 
     def remarks(self, job: str) -> list[str]:
@@ -193,17 +195,23 @@ class Site:
         return list(json.loads(path.read_bytes())) if path.exists() else []
 
     def job_note(self, job: str) -> dict[str, Any]:
-        """What the agent last noted about a job; empty if nothing."""
-        path = self._job_path(job, "state.json")
-        return dict(json.loads(path.read_bytes())) if path.exists() else {}
+        """What the agent last noted about a job; empty if nothing, or if the power went while it wrote."""
+        return _note_in(self._job_path(job, "state.json"))
 
     def job_notes(self) -> list[dict[str, Any]]:
         """Notes about all jobs, oldest first."""
         paths = sorted((self.directory / "jobs").glob("*/state.json"), key=lambda path: path.stat().st_ctime)
-        return [json.loads(path.read_bytes()) for path in paths]
+        return [note for note in map(_note_in, paths) if note]
 
     def _job_path(self, job: str, name: str) -> Path:
         return self.directory / "jobs" / job / name
+
+
+def _note_in(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
 
 
 def _refuse_lost_ledger(directory: Path) -> None:

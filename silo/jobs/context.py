@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from federation.messages import Body, Envelope, Ephemeral, PostKind
@@ -68,7 +69,7 @@ class JobContext:
         path.mkdir(parents=True, exist_ok=True)
         return path
 
-    @property
+    @cached_property
     def authorization(self) -> Authorization:
         """What this silo's policy said when it accepted the job.
 

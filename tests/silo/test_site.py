@@ -74,6 +74,15 @@ def test_what_was_damaged_is_kept_for_the_silos_own_people(federation: SmallFede
         assert site.repairs(JOB) == ["round 2: altered; rebuilt", "round 5: altered; rebuilt"]
 
 
+@pytest.mark.parametrize("content", [b"", b'{"job": "ab'])
+def test_a_note_that_was_cut_short_is_no_note(federation: SmallFederation, content: bytes) -> None:
+    with Site(federation.directory("shop-a")) as site:
+        path = site.directory / "jobs" / JOB / "state.json"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+        assert (site.job_note(JOB), site.job_notes()) == ({}, [])
+
+
 def test_one_process_holds_a_directory(tmp_path: Path) -> None:
     with (
         exclusive(tmp_path, "agent"),
