@@ -26,7 +26,7 @@ from tests.support.small_set import NUM_ITEMS, write_set
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
-SILOS = ("shop-a", "shop-b", "shop-c")
+SILOS = ("shop-a", "shop-b", "shop-c", "shop-d")
 ROUNDS = 3
 
 
