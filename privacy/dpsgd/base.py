@@ -22,6 +22,7 @@ LossPerUser = Callable[..., Tensor]
 """``loss_per_user(model, *batch) -> losses`` of shape (users,); the batch's tensors have users first."""
 
 Batch: TypeAlias = tuple[Tensor, ...]
+Gradient: TypeAlias = tuple[Tensor, ...]
 Vector = npt.NDArray[np.float64]
 Mode = Literal["hooks", "ghost"]
 
@@ -80,13 +81,8 @@ class BatchGradients(ABC):
         """One user's whole gradient, shape (values,): for tests of what is otherwise never written out."""
 
     @abstractmethod
-    def distance(self, user: int, alone: BatchGradients) -> float:
-        """Upper bound on the L2 distance to the gradient of ``alone``, a batch of one user."""
-
-    @property
-    @abstractmethod
-    def total_norm(self) -> float:
-        """L2 norm of the gradient that autograd found for the whole batch, without any hook's help."""
+    def distance(self, user: int, gradient: Gradient) -> float:
+        """L2 distance of one user's gradient to another, given parameter by parameter."""
 
     @property
     @abstractmethod
@@ -105,6 +101,7 @@ class Engine(ABC):
 
     def __init__(self, hooked: nn.Module, parameters: list[nn.Parameter], loss_per_user: LossPerUser) -> None:
         self._hooked = hooked
+        self._modules = list(hooked.modules())
         self.parameters = parameters
         self._loss_per_user = loss_per_user
         hooked.train()
@@ -118,12 +115,11 @@ class Engine(ABC):
             PerUserGradientError: a parameter does not have exactly one gradient for each user.
         """
 
-    def plain_gradient(self, batch: Batch, user: int) -> Vector:
-        """One user's gradient by autograd alone, from a batch of this user only; shape (values,)."""
+    def alone(self, batch: Batch, user: int) -> Gradient:
+        """One user's gradient by autograd, without hooks, from a batch of this user only."""
         with known_warnings():
             loss = self._losses(tuple(tensor[user : user + 1] for tensor in batch)).sum()
-            gradients = torch.autograd.grad(loss, self.parameters)
-        return np.concatenate([gradient.detach().numpy().ravel() for gradient in gradients])
+            return torch.autograd.grad(loss, self.parameters, materialize_grads=True)
 
     def _backward(self, batch: Batch) -> Vector:
         """Run the hooked model both ways; per-user quantities and ``grad`` are then on the parameters."""
@@ -157,13 +153,13 @@ class Engine(ABC):
 
     def _forget(self) -> None:
         """Drop what an earlier batch, perhaps one that failed half-way, left on modules and parameters."""
-        self._hooked.zero_grad(set_to_none=True)
-        for module in self._hooked.modules():
+        for module in self._modules:
             module.__dict__.pop("activations", None)
             module.__dict__.pop("max_batch_len", None)
         for parameter in self.parameters:
             parameter.__dict__.pop("_current_grad_sample", None)
-            parameter._forward_counter = 0  # type: ignore[attr-defined]  # Opacus' count of open uses
+            parameter.__dict__ |= {"grad_sample": None, "_forward_counter": 0}
+            parameter.grad = None
 
 
 def num_users(batch: Batch) -> int:
@@ -210,7 +206,7 @@ class Probe:
 
     Args:
         shape: of the parameter.
-        generator: fresh for each session; a constant one could be evaded.
+        generator: of the operating system's choice (``fresh_generator``); a constant one could be evaded.
     """
 
     def __init__(self, shape: torch.Size, generator: torch.Generator) -> None:

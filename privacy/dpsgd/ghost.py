@@ -23,6 +23,7 @@ from privacy.dpsgd.base import (
     Batch,
     BatchGradients,
     Engine,
+    Gradient,
     LossPerUser,
     PerUserGradientError,
     Probe,
@@ -45,7 +46,8 @@ class GhostEngine(Engine):
         self._grad_samplers = hooked.GRAD_SAMPLERS
         super().__init__(hooked, parameters, loss_per_user)
         self._found: dict[Tensor, ParameterGradients] = {}
-        self._generator = fresh_generator()
+        generator = fresh_generator()
+        self._probes = [Probe(parameter.shape, generator) for parameter in parameters]
 
     @override
     def gradients(self, batch: Batch) -> FactoredGradients:
@@ -61,7 +63,7 @@ class GhostEngine(Engine):
             totals.append(parameter.grad)
         self._found = {}
         self._forget()
-        return FactoredGradients(losses, found, totals, self._generator)
+        return FactoredGradients(losses, found, totals, self._probes)
 
     def _sample(
         self, module: nn.Module, activations: list[Tensor], backprops: Tensor
@@ -92,18 +94,17 @@ class FactoredGradients(BatchGradients):
         losses: Vector,
         found: list[ParameterGradients],
         totals: list[Tensor],
-        generator: torch.Generator,
+        probes: list[Probe],
     ) -> None:
         self.losses = losses
         self._found = found
         self._totals = totals
-        self._generator = generator
+        self._probes = probes
         self.norms = torch.stack([gradients.norms() for gradients in found]).norm(dim=0).numpy()
 
     @override
     def check_total(self, max_grad_norm: float) -> None:
-        for gradients, total in zip(self._found, self._totals, strict=True):
-            probe = Probe(total.shape, self._generator)
+        for gradients, total, probe in zip(self._found, self._totals, self._probes, strict=True):
             self._check_difference(abs(gradients.along(probe) - probe.of(total)), max_grad_norm)
 
     @override
@@ -120,16 +121,9 @@ class FactoredGradients(BatchGradients):
         return torch.cat([gradients.row(user) for gradients in self._found]).numpy()
 
     @override
-    def distance(self, user: int, alone: BatchGradients) -> float:
-        if not isinstance(alone, FactoredGradients):
-            return np.inf
-        pairs = zip(self._found, alone._found, strict=True)
-        return float(np.linalg.norm([here.distance(user, there) for here, there in pairs]))
-
-    @property
-    @override
-    def total_norm(self) -> float:
-        return float(np.linalg.norm([float(total.norm()) for total in self._totals]))
+    def distance(self, user: int, gradient: Gradient) -> float:
+        pairs = zip(self._found, gradient, strict=True)
+        return float(np.linalg.norm([found.distance(user, part) for found, part in pairs]))
 
     @property
     @override

@@ -6,6 +6,7 @@ All of Opacus' machinery may be used here: layers used several times, shared par
 from __future__ import annotations
 
 import numpy as np
+import torch
 from opacus import GradSampleModule
 from torch import Tensor, nn
 from typing_extensions import override
@@ -15,6 +16,7 @@ from privacy.dpsgd.base import (
     Batch,
     BatchGradients,
     Engine,
+    Gradient,
     LossPerUser,
     Vector,
     check_rows,
@@ -73,13 +75,9 @@ class Rows(BatchGradients):
         return row
 
     @override
-    def distance(self, user: int, alone: BatchGradients) -> float:
-        return float(np.linalg.norm(self._rows[user] - alone.row(0)))
-
-    @property
-    @override
-    def total_norm(self) -> float:
-        return float(np.linalg.norm(self._total))
+    def distance(self, user: int, gradient: Gradient) -> float:
+        flat = torch.cat([part.flatten() for part in gradient]).numpy()
+        return float(np.linalg.norm(self._rows[user] - flat))
 
     @property
     @override

@@ -51,8 +51,8 @@ class ParameterGradients(ABC):
         """One of them written out, flat."""
 
     @abstractmethod
-    def distance(self, user: int, alone: ParameterGradients) -> float:
-        """Upper bound on the distance to the only gradient of ``alone``; infinite to another kind."""
+    def distance(self, user: int, gradient: Tensor) -> float:
+        """L2 distance of one of them to a gradient of the parameter's shape."""
 
 
 class OuterProducts(ParameterGradients):
@@ -94,12 +94,8 @@ class OuterProducts(ParameterGradients):
         return torch.outer(self.backprops[user], self.inputs[user]).flatten()
 
     @override
-    def distance(self, user: int, alone: ParameterGradients) -> float:
-        if not isinstance(alone, OuterProducts):
-            return torch.inf
-        inputs, backprops = self.inputs[user], self.backprops[user]
-        moved_inputs = (inputs - alone.inputs[0]).norm() * backprops.norm()
-        return float(moved_inputs + (backprops - alone.backprops[0]).norm() * alone.inputs[0].norm())
+    def distance(self, user: int, gradient: Tensor) -> float:
+        return float(torch.addr(gradient, self.backprops[user], self.inputs[user], alpha=-1).norm())
 
 
 class WrittenOut(ParameterGradients):
@@ -136,10 +132,8 @@ class WrittenOut(ParameterGradients):
         return self.samples[user]
 
     @override
-    def distance(self, user: int, alone: ParameterGradients) -> float:
-        if not isinstance(alone, WrittenOut):
-            return torch.inf
-        return float((self.samples[user] - alone.samples[0]).norm())
+    def distance(self, user: int, gradient: Tensor) -> float:
+        return float((gradient.flatten() - self.samples[user]).norm())
 
 
 class EmbeddingRows(ParameterGradients):
@@ -198,10 +192,8 @@ class EmbeddingRows(ParameterGradients):
         return written.index_add_(0, self.items[user], self.rows[user]).flatten()
 
     @override
-    def distance(self, user: int, alone: ParameterGradients) -> float:
-        if not isinstance(alone, EmbeddingRows) or not self.items[user].equal(alone.items[0]):
-            return torch.inf
-        return float((self.rows[user] - alone.rows[0]).norm())
+    def distance(self, user: int, gradient: Tensor) -> float:
+        return float(gradient.index_add(0, self.items[user], self.rows[user], alpha=-1).norm())
 
 
 def _lengths(rows: Tensor) -> Tensor:

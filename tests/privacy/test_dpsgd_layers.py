@@ -107,23 +107,22 @@ def test_a_layers_gradients_are_autograds(name: str, engine: type[GhostEngine] |
     total = np.ones(expected.shape[1])
     found.add_clipped(0.5, "flat", total)
     np.testing.assert_allclose(total - 1, clip_factors(norms, 0.5) @ expected, atol=1e-13)
-    assert found.total_norm == pytest.approx(np.linalg.norm(expected.sum(axis=0)), rel=1e-12)
 
 
 @ENGINES
 @pytest.mark.parametrize("name", LAYERS)
-def test_the_distance_to_another_gradient_is_never_understated(
+def test_the_distance_to_another_gradient_is_the_norm_of_the_difference(
     name: str, engine: type[GhostEngine] | type[HookedEngine]
 ) -> None:
     model, inputs = layer(name)
     made = engine(model, list(model.parameters()), loss_per_user)
     together = made.gradients((inputs,))
     for user in range(USERS):
-        same = made.gradients((inputs[user : user + 1],))
-        assert together.distance(user, same) <= 1e-12
-        other = made.gradients((inputs[user - 1 : user or None],))
-        apart = float(np.linalg.norm(together.row(user) - other.row(0)))
-        assert apart * (1 - 1e-12) <= together.distance(user, other)
+        assert together.distance(user, made.alone((inputs,), user)) <= 1e-12
+        other = made.alone((inputs,), user - 1)
+        flat = torch.cat([part.flatten() for part in other]).numpy()
+        apart = np.linalg.norm(together.row(user) - flat)
+        assert together.distance(user, other) == pytest.approx(apart, rel=1e-9, abs=1e-12)
 
 
 def test_a_padding_row_is_not_trained_and_not_counted() -> None:
@@ -166,16 +165,3 @@ def test_a_probe_sees_a_single_wrong_coordinate(gradients: ParameterGradients) -
         wrong = total.clone()
         wrong.view(-1)[seed % total.numel()] += 1e-3
         assert abs(gradients.along(probe) - probe.of(wrong)) > 1e-9
-
-
-def test_gradients_of_different_kinds_are_infinitely_far_apart() -> None:
-    kinds = [
-        OuterProducts(rows(IN), rows(OUT)),
-        WrittenOut(rows(OUT, IN)),
-        EmbeddingRows(histories(PLACES), rows(PLACES, OUT), ITEMS, None),
-    ]
-    for one in kinds:
-        for other in kinds:
-            assert (one.distance(0, other) == float("inf")) is (one is not other)
-    other_items = EmbeddingRows((histories(PLACES) + 1) % ITEMS, rows(PLACES, OUT), ITEMS, None)
-    assert kinds[2].distance(0, other_items) == float("inf")
