@@ -6,6 +6,8 @@ Times are UTC. Whatever is found ends the command with exit code 4.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,9 +19,7 @@ from silo.audit.account_commands import budget_command, ledger_command, table
 from silo.audit.options import Bundle, CharterFile, EarlierBundle, ReceiptFiles, Silo, TrailFile
 
 if TYPE_CHECKING:
-    from silo.audit.evidence import Evidence
     from silo.audit.findings import Finding
-    from silo.audit.replay import Replay
 
 audit_app = typer.Typer(
     name="audit", help="What was spent on what, and whether anything was altered.", no_args_is_help=True
@@ -70,9 +70,10 @@ def replay_command(
 ) -> None:
     """Recompute epsilon from the record alone with a second accountant (exit code 4 on findings)."""
     from silo.audit.evidence import open_evidence
+    from silo.audit.replay import replay
 
-    with open_evidence(bundle or directory) as evidence:
-        found = _replayed(evidence)
+    with open_evidence(bundle or directory) as evidence, _watched() as advance:
+        found = replay(evidence, advance=advance)
     emit_json(found, json_file)
     figures = ("delta", "claimed", "pld", "rdp", "promised")
     rows = [
@@ -86,6 +87,42 @@ def replay_command(
     _say_findings(found.findings)
     found.accepted()
     say("nothing was found: no claim is lower than what the second accountant finds")
+
+
+@audit_app.command("report")
+@command
+def report_command(
+    charter: CharterFile,
+    out: Annotated[Path, typer.Option("--out", help="The page to write.", metavar="FILE", dir_okay=False)],
+    bundle: Bundle = None,
+    directory: Dir = HERE,
+    silo: Silo = None,
+    receipts: ReceiptFiles = None,
+    trail: TrailFile = None,
+    earlier: EarlierBundle = None,
+    json_file: Json = None,
+    debug: Debug = False,
+) -> None:
+    """Write the whole audit as one page that prints well (exit code 4 on findings)."""
+    from policies.files import write_atomically
+    from silo.audit.render import render
+    from silo.audit.report import make_report
+    from silo.audit.verify import Elsewhere
+
+    with _watched() as advance:
+        report = make_report(
+            bundle or directory,
+            charter,
+            now=datetime.now(UTC),
+            silo=silo,
+            elsewhere=Elsewhere(receipts or (), trail, earlier),
+            advance=advance,
+        )
+    write_atomically(out, render(report).encode())
+    emit_json(report, json_file)
+    say(f"{out}: {len(report.findings)} findings, {report.verification.entries} entries")
+    _say_findings(report.findings)
+    report.accepted()
 
 
 @audit_app.command("export")
@@ -117,16 +154,16 @@ def export_command(
     )
 
 
-def _replayed(evidence: Evidence) -> Replay:
-    from silo.audit.replay import replay
-
+@contextmanager
+def _watched() -> Iterator[Callable[[int, int], None]]:
+    """A progress bar of the second accountant, which takes its time over sampled releases."""
     with progress("second accountant") as advance:
 
         def seen(done: int, total: int) -> None:
             advance.total(total)
             advance(1, description=f"second accountant, {done} of {total}")
 
-        return replay(evidence, advance=seen)
+        yield seen
 
 
 def _figure(value: float | None) -> str:

@@ -113,6 +113,7 @@ class JobLine(_Value):
     purpose: str
     partners: tuple[str, ...]
     requested_by: str
+    plan_sha256: str
     reserved_at: str
     releases: int
     spent: float | None
@@ -257,6 +258,7 @@ def _job_lines(evidence: Evidence, fold: Fold, jobs: Iterable[JobStatus]) -> Ite
             purpose=plan.purpose if plan else UNKNOWN,
             partners=tuple(name for name in plan.silos if name != me) if plan else (UNKNOWN,),
             requested_by=job.requested_by,
+            plan_sha256=job.plan_sha256,
             reserved_at=times[job.job],
             releases=sum(item.count for item in committed),
             spent=_alone(committed, accounts[job.account]),

@@ -57,6 +57,9 @@ class Elsewhere:
     earlier: Path | None = None
 
 
+NOTHING_ELSE = Elsewhere()
+
+
 @dataclass
 class _Read:
     """What one pass over the entries leaves."""
@@ -107,7 +110,7 @@ def verify_evidence(
     now: datetime,
     at: datetime,
     silo: str | None = None,
-    elsewhere: Elsewhere = Elsewhere(),
+    elsewhere: Elsewhere = NOTHING_ELSE,
 ) -> Report:
     """The same of a record that is open.
 
