@@ -8,7 +8,8 @@ here with the same plan, cap, catalogue, fallback, schedule and trainer, and cha
   local steps with noise that suffices alone, at the same epsilon (its plan: ``local_noise_plan``);
 * ``pooled_private``: all rows, the promised noise once, as a trusted centre would add it;
 * ``pooled_same_noise``: all rows, as much noise as the federation's shares add up to;
-* ``pooled_plain``: all rows, no noise; gradients are clipped as everywhere;
+* ``pooled_plain``: all rows, no noise; gradients are clipped as everywhere, and the schedule stays the one
+  made for noised steps, so of a trained model this is no upper limit;
 * ``popularity``: all rows counted, no noise.
 """
 
