@@ -17,20 +17,18 @@ if TYPE_CHECKING:
     from silo.models.base import Family, State
 
 PROGRESS_FILE = "progress.jsonl"
-MAX_USERS = 512
 
 
 def note_loss(
     job_directory: Path, rounds: int, family: Family, state: State, interactions: Interactions
 ) -> None:
-    """Append the mean loss of the first users after so many rounds, where the family has one.
+    """Append these users' mean loss after so many rounds, where the family has one.
 
     Called while a contribution is made, because only that may take as long as the rows want.
     """
     if not rounds or any(entry["round"] == rounds for entry in read_progress(job_directory)):
         return
-    is_small = interactions.num_users <= MAX_USERS
-    loss = family.local_loss(interactions if is_small else interactions.select(range(MAX_USERS)), state)
+    loss = family.local_loss(interactions, state)
     if loss is None:
         return
     line = json.dumps({"round": rounds, "local_loss": loss}) + "\n"

@@ -29,11 +29,13 @@ from silo.tensor_files import Tables, TensorFileError, load_tables, save_tables
 
 if TYPE_CHECKING:
     from privacy.encryption.keyholder import KeyHolder
+    from silo.data.interactions import Interactions
     from silo.models.base import Family
     from silo.rows import Rows, SourceStamp
 
 STATE_FORMAT: Final = "archipel-training-state/v1"
 STATE_FILE: Final = "state.safetensors"
+MAX_USERS_LOOKED_AT: Final = 512
 
 
 class SumMissingError(ProtocolError):
@@ -147,6 +149,7 @@ class Session:
         self.repairs: list[str] = []
         self._holder: KeyHolder | None = None
         self._rows: tuple[object, Rows] | None = None
+        self._some: tuple[Rows, Interactions] | None = None
         self._family: tuple[str, Family] | None = None
         self._rounds = 0
         self._digest = b""
@@ -174,6 +177,13 @@ class Session:
             self._rows = None
             self._rows = key, load_rows(directory, plan, dataset)
         return self._rows[1]
+
+    def some_users(self, rows: Rows) -> Interactions:
+        """A fixed few of the training rows, to look at how they fare; no contribution is made of them."""
+        if self._some is None or self._some[0] is not rows:
+            few = min(rows.train.num_users, MAX_USERS_LOOKED_AT)
+            self._some = rows, rows.train.select(range(few))
+        return self._some[1]
 
     def family(self, directory: Path, plan: Plan) -> Family:
         """The plan's model family, with what it builds once: public features, module, self-test.

@@ -161,7 +161,7 @@ def draw_contribution(task: ContributionTask) -> Drawn:
     signal = partial(_signal, family, rows, task.round - 1, shape)
     noised, event = _noised_steps(signal, family, state, shape, task.contributors)
     levels = np.clip(noised, shape.offset, shape.signal_max + shape.headroom) - shape.offset
-    note_loss(course.job_directory, len(course.sums), family, state, rows.train)
+    note_loss(course.job_directory, len(course.sums), family, state, session.some_users(rows))
     return Drawn(levels, event, (*rows.report.lines(), *rows.report.warnings()))
 
 

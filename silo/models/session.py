@@ -69,12 +69,15 @@ class TrainingSession:
 
     def mean_loss(self, interactions: Interactions) -> float | None:
         """Mean loss of the users with a history, without dropout; None if there are none."""
-        num_users = int(np.count_nonzero(np.diff(interactions.matrix().indptr)))
+        histories = interactions.matrix()
+        num_users = int(np.count_nonzero(np.diff(histories.indptr)))
         if not num_users:
             return None
-        total, everybody = 0.0, np.arange(interactions.num_users)
+        total, at_once = 0.0, max(1, SCORES_AT_ONCE // interactions.num_items)
         with torch.no_grad():
-            for batch in self._batches(interactions, everybody, 0.0):
+            for start in range(0, interactions.num_users, at_once):
+                part = histories[start : start + at_once]  # beside the batches that are kept for training
+                batch = self.architecture.batch(part, part)
                 total += float(self.architecture.loss_per_user(self._module, *batch).sum())
         return total / num_users
 

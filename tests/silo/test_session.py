@@ -265,3 +265,17 @@ def test_a_key_holder_serves_its_own_secret_only(silo: SmallSilo) -> None:
     holder = session.holder(one)
     assert session.holder(one) is holder
     assert session.holder(other).secret_bytes() == other
+
+
+def test_the_few_users_looked_at_are_the_same_while_the_rows_are(
+    silo: SmallSilo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("silo.session.MAX_USERS_LOOKED_AT", 7)
+    session = fresh(silo)
+    rows = session.rows(silo.directory, silo.plan, silo.dataset)
+    some = session.some_users(rows)
+    assert (some.num_users, some.user_ids) == (7, rows.train.user_ids[:7])
+    assert session.some_users(rows) is some
+    silo.write_rows([[0], [1]])
+    changed = session.rows(silo.directory, silo.plan, silo.dataset)
+    assert session.some_users(changed).num_users == 2
