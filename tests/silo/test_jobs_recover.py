@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from silo.checkpoints import load_checkpoint
 from silo.models.base import get_family
 from silo.rows import load_rows
 from silo.session import end_session
+from silo.site import Site
 from silo.tasks import OpenTask
 from silo.tensor_files import sha256_of
 from silo.worker import Worker
@@ -181,6 +183,43 @@ def test_an_absent_silo_keeps_what_it_has_and_returns_with_all(tmp_path: Path, r
             for name in federation.names
         }
         assert digests["shop-a"] == digests["shop-b"] != digests[lost]
+
+
+def test_an_absent_silo_that_lost_its_records_stays_away_and_stops_nobody(tmp_path: Path) -> None:
+    federation = trained(
+        tmp_path, rounds=6, noise_placement="silo", min_silos=2, max_burned_rounds=3, round_minutes=30.0
+    )
+    lost = "shop-c"
+
+    async def play() -> tuple[JobState, dict[str, Any]]:
+        async with in_process(federation, agents=False) as running:
+            start_all(running)
+            job = await running.submit()
+            await running.follow(job, lambda state: len(state.opened) >= 2)
+            await running.stop(lost)
+            state = await running.follow(job, lambda state: lost in waited_for(state))
+            await declare_absent(running, state, lost)
+            shutil.rmtree(federation.directory(lost) / "outbox")
+            running.start(lost, worker=InlineWorker())
+            state = await running.finish(job)
+            return state, running.sites[lost].job_note(job)
+
+    state, note = asyncio.run(play())
+    assert state.outcome == "completed"
+    assert not [place for place in state.posts if place.kind in (PostKind.CANCEL, PostKind.RETURN)]
+    assert (note["outcome"], note["absent"]) == ("completed", False)
+    assert not (federation.directory(lost) / "jobs" / state.job / "model.safetensors").exists()
+    accounts = spent(federation, lost)
+    assert accounts == len(
+        [p for p in state.posts if p.sender == lost and p.kind is PostKind.EPHEMERAL and p.round]
+    )
+
+
+def spent(federation: SmallFederation, name: str) -> int:
+    with Site(federation.directory(name)) as site:
+        account = site.ledger.status("customers")
+        assert account.outstanding == ()
+        return sum(item.count for item in account.committed)
 
 
 def waited_for(state: JobState) -> tuple[str, ...]:

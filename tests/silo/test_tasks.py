@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from scipy.stats import chi2
 
 from policies.price import RoundShape, schedule
 from policies.shapes import PlanImpossibleError
+from privacy.encryption.frames import read_stream
+from privacy.encryption.frames import write_stream as frames_to_file
 from privacy.events import EventCount, SelfComposedEvent
 from privacy.noise import NoisedIntegers
 from silo import tasks
@@ -22,7 +25,18 @@ from silo.checkpoints import load_checkpoint
 from silo.models.recommender import Recommender
 from silo.progress import PROGRESS_FILE, read_progress
 from silo.session import Session, end_session, session_of
-from silo.tasks import ContributionTask, ModelTask, add_noise, build_model, draw_contribution
+from silo.tasks import (
+    ContributionTask,
+    ModelTask,
+    OpenTask,
+    ProtectTask,
+    add_noise,
+    build_model,
+    draw_contribution,
+    open_stream,
+    write_stream,
+)
+from tests.contracts.secure_roster import Roster, add_streams
 from tests.support.small_silo import SmallSilo, small_plan, small_silo
 
 BY_CHANCE = 1e-6
@@ -93,6 +107,46 @@ def test_whatever_a_signal_is_its_levels_fit_the_layout(
     centre = np.clip(extreme, shape.signal_min, shape.signal_max) - shape.offset
     assert np.abs(levels - centre).max() <= shape.headroom
     assert len(np.unique(levels)) > 1
+
+
+@pytest.mark.parametrize("contributors", [3, 4])
+def test_what_is_opened_is_the_sum_of_what_was_noised_whoever_is_absent(
+    tmp_path: Path, contributors: int
+) -> None:
+    plan = small_plan(min_silos=3, max_burned_rounds=2, colluding_silos=1)
+    shape, roster = schedule(plan)[0], Roster(4)
+    present = roster.names[:contributors]
+    keys = roster.pair_keys(absent=frozenset(roster.names) - set(present))
+    secret, expected, paths = roster.holder.secret_bytes(), np.zeros(shape.values, dtype=np.int64), []
+    for seed, name in enumerate(present):
+        signal = np.random.default_rng(seed).integers(-50, 50, shape.values)
+        noised = add_noise(signal, shape, contributors).values
+        expected += noised
+        paths.append(tmp_path / name)
+        write_stream(
+            ProtectTask(
+                job_directory=tmp_path / name / "job", levels=noised - shape.offset, layout=shape.layout,
+                contributors=contributors, me=name, pair_keys=keys[name], tag_key=roster.tag_key(),
+                secret=secret, path=paths[-1],
+            )
+        )  # fmt: skip
+    streams = []
+    for path in paths:
+        with path.open("rb") as file:
+            streams.append(list(read_stream(file, shape.layout.num_frames)))
+    with (tmp_path / "sum").open("wb") as file:
+        frames_to_file(file, add_streams(*streams))
+    task = OpenTask(
+        job_directory=tmp_path / "job", path=tmp_path / "sum", target=tmp_path / "opened",
+        layout=shape.layout, contributors=contributors, offset=shape.offset, tag_key=roster.tag_key(),
+        secret=secret,
+    )  # fmt: skip
+    digest = open_stream(task)
+    opened = np.load(tmp_path / "opened")
+    np.testing.assert_array_equal(opened, expected)
+    assert digest == hashlib.sha256(expected.astype("<i8").tobytes()).digest()
+    for job_directory in (tmp_path / "job", *(tmp_path / name / "job" for name in present)):
+        end_session(job_directory)
 
 
 # ── local steps ─────────────────────────────────────────────────────────────────────────────────────────────
