@@ -69,7 +69,7 @@ class GhostEngine(Engine):
         self, module: nn.Module, activations: list[Tensor], backprops: Tensor
     ) -> dict[Tensor, Tensor]:
         """Keep one layer's gradients and answer their norms: a norm sampler as Opacus' registry has them."""
-        if isinstance(module, nn.Linear) and type(module) is nn.Linear and backprops.dim() == 2:
+        if type(module) is nn.Linear:
             found = _linear(module, activations[0], backprops)
         elif type(module) is nn.Embedding:
             found = _embedding(module, activations[0], backprops)
@@ -134,9 +134,14 @@ class FactoredGradients(BatchGradients):
 
 def _linear(layer: nn.Linear, inputs: Tensor, backprops: Tensor) -> dict[Tensor, ParameterGradients]:
     check_rows(len(inputs), len(backprops))
-    found: dict[Tensor, ParameterGradients] = {layer.weight: OuterProducts(inputs, backprops)}
+    found: dict[Tensor, ParameterGradients]
+    if backprops.dim() == 2:
+        found, summed = {layer.weight: OuterProducts(inputs, backprops)}, backprops
+    else:
+        inputs, backprops = inputs.flatten(1, -2), backprops.flatten(1, -2)
+        found, summed = {layer.weight: WrittenOut(torch.bmm(backprops.mT, inputs))}, backprops.sum(1)
     if layer.bias is not None:
-        found[layer.bias] = WrittenOut(backprops)
+        found[layer.bias] = WrittenOut(summed)
     return found
 
 

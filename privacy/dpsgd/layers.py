@@ -120,8 +120,7 @@ class WrittenOut(ParameterGradients):
 
     @override
     def along(self, probe: Probe) -> float:
-        folded = self.samples.view(self.num_users, len(probe.left), -1)
-        return float(((folded @ probe.right) @ probe.left).sum())
+        return float((self.samples @ torch.outer(probe.left, probe.right).flatten()).sum())
 
     @override
     def add_scaled(self, factors: Tensor, total: Tensor) -> None:
@@ -148,20 +147,19 @@ class EmbeddingRows(ParameterGradients):
 
     def __init__(self, items: Tensor, backprops: Tensor, num_rows: int, ignored: int | None) -> None:
         self._num_rows = num_rows
-        order = items.argsort(dim=1, stable=True)
-        self.items = items.gather(1, order)
-        is_new = torch.ones_like(self.items)
-        is_new[:, 1:] = self.items[:, 1:] != self.items[:, :-1]
-        place = is_new.cumsum(1) - 1
+        num_users, positions, width = backprops.shape
         if ignored is not None:
             backprops = backprops.masked_fill((items == ignored)[:, :, None], 0.0)
-        width = backprops.shape[2]
-        everywhere = order[:, :, None].expand(-1, -1, width)
+        ordered, order = items.sort(dim=1, stable=True)
+        is_new = torch.ones_like(ordered)
+        is_new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+        place = is_new.cumsum(1) - 1
+        self.items = torch.zeros_like(ordered).scatter_(1, place, ordered)
         # Repeated items are summed here, once: norm and sum then use the very same numbers.
-        self.rows = torch.zeros_like(backprops).scatter_add_(
-            1, place[:, :, None].expand(-1, -1, width), backprops.gather(1, everywhere)
-        )
-        self.items = torch.zeros_like(self.items).scatter_(1, place, self.items)
+        first = positions * torch.arange(num_users)[:, None]
+        summed = backprops.new_zeros(num_users * positions, width)
+        summed.index_add_(0, (first + place).flatten(), backprops.flatten(0, 1)[(first + order).flatten()])
+        self.rows = summed.view(num_users, positions, width)
 
     @property
     @override
