@@ -31,6 +31,7 @@ def test_every_script_has_its_place_on_the_page() -> None:
     assert sorted(named) == [
         "demo_resources",
         "dp_step",
+        "ledger",
         "movielens_1m",
         "movielens_1m_autoencoder",
         "round_overhead",
