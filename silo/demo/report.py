@@ -40,8 +40,8 @@ LEGEND_OF_STATISTICS = (
     "pooled (no privacy): the exact counts; an item graph is then plain EASE, without attributes"
 )
 LEGEND_OF_GRADIENTS = (
-    "pooled (no privacy): no noise, gradients clipped as everywhere; the schedule is made for noised steps, so "
-    "this is no upper limit\n"
+    "pooled (no privacy): no noise, gradients clipped as everywhere; the schedule is made for noised steps, "
+    "so this is no upper limit\n"
     "federated, own noise: federated averaging, {steps} local steps in each of {rounds} rounds, the whole "
     "noise in every silo, same epsilon"
 )
