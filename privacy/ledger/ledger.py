@@ -197,7 +197,7 @@ class Ledger:
         requested_by: str,
         events: Sequence[EventCount],
     ) -> Reservation:
-        """Set a job's whole cost aside, before a row is touched.
+        """Set a job's whole cost aside, durably, before a row is touched.
 
         Args:
             account: the population that pays.
@@ -207,9 +207,6 @@ class Ledger:
             policy_sha256: digest of the policy in force, the one the account's terms come from.
             requested_by: the party that proposed the job.
             events: everything the job may release, ``max_burned_rounds`` included.
-
-        Returns:
-            The reservation, durable.
 
         Raises:
             UnknownAccountError: the population has no budget.
