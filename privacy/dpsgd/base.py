@@ -149,6 +149,8 @@ class Engine(ABC):
                 where="loss_per_user",
                 remedy="return one loss for each user, without reducing over users",
             )
+        if not losses.requires_grad:
+            raise takes_no_part()
         return losses
 
     def _forget(self) -> None:

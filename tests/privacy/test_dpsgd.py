@@ -275,6 +275,13 @@ def test_a_loss_summed_over_users_is_refused(mode: Mode) -> None:
 
 
 @IN_BOTH_MODES
+def test_a_loss_without_the_model_is_refused(mode: Mode) -> None:
+    gradients = PerUserGradients(made(), lambda _, histories, __: histories.double().sum(1), 1.0, mode=mode)
+    with pytest.raises(PerUserGradientError, match="took no part"):
+        gradients.clipped_sum(*batch(3))
+
+
+@IN_BOTH_MODES
 def test_models_that_opacus_cannot_take_apart_are_refused(mode: Mode) -> None:
     normalised = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).double()
     with pytest.raises(PerUserGradientError, match="Opacus"):
