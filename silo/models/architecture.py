@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from privacy.errors import UsageError
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
     from torch import Tensor, nn
 
-    from policies.plan import Plan
+    from policies.plan import Plan, Section
     from silo.data.catalogue import Catalogue
     from silo.models.recommender import Recommender
 
 Vector = NDArray[np.float64]
 Weights: TypeAlias = dict[str, Vector]
 Batch: TypeAlias = "tuple[Tensor, ...]"
+Model = TypeVar("Model", bound="Section")
+
+
+def section_of(plan: Plan, kind: type[Model]) -> Model:
+    """Return the plan's model section, which has to be of one kind.
+
+    Raises:
+        UsageError: it is another family's.
+    """
+    if not isinstance(plan.model, kind):
+        raise UsageError(f"a plan of family {plan.model.family!r} is no {kind.__name__}", where="plan: model")
+    return plan.model
 
 
 class Architecture(ABC):
@@ -33,7 +47,7 @@ class Architecture(ABC):
             not been summed yet.
 
     Attributes:
-        input_dropout: probability that the trainer hides an item of a history from ``inputs``.
+        input_dropout: probability that an item of a history is hidden from the network, to be its target.
     """
 
     input_dropout: float = 0.0
@@ -59,13 +73,13 @@ class Architecture(ABC):
         """Tensors of some users, users first, each row a function of that user's two rows alone.
 
         Args:
-            inputs: users × items, 0/1: what the network sees (histories after dropout).
-            targets: users × items, 0/1: what it should score highly (whole histories).
+            inputs: users × items, 0/1: what the network sees.
+            targets: users × items, 0/1: what it should score highly.
         """
 
     @abstractmethod
     def loss_per_user(self, model: nn.Module, *batch: Tensor) -> Tensor:
-        """Loss of each user alone, shape (users,); constant for a user without a history."""
+        """Loss of each user alone, shape (users,); constant for a user without a target."""
 
     @abstractmethod
     def recommender(self, weights: Weights) -> Recommender:

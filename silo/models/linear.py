@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from policies.plan import LinearModel
-from privacy.errors import UsageError
-from silo.models.architecture import Architecture, Batch, Vector, Weights
+from silo.models.architecture import Architecture, Batch, Vector, Weights, section_of
 from silo.models.features import attribute_table
 from silo.models.recommender import Recommender
 from silo.models.trainer import GradientFamily
@@ -32,9 +31,7 @@ class LinearArchitecture(Architecture):
 
     def __init__(self, plan: Plan, catalogue: Catalogue, popularity: Vector | None) -> None:
         super().__init__(plan, catalogue, popularity)
-        if not isinstance(plan.model, LinearModel):
-            raise UsageError(f"a plan of family {plan.model.family!r} is not linear", where="plan: model")
-        self.features = attribute_table(catalogue, plan.model.features)
+        self.features = attribute_table(catalogue, section_of(plan, LinearModel).features)
 
     @override
     def initial_weights(self) -> Weights:

@@ -110,8 +110,7 @@ class TrainingSession:
             if self._whole is not None and not dropout:
                 yield tuple(tensor[chosen] for tensor in self._whole)
             else:
-                targets = self._histories[chosen]
-                yield self.architecture.batch(without_some(targets, dropout), targets)
+                yield self.architecture.batch(*hidden_apart(self._histories[chosen], dropout))
 
     def _cached(self, at_once: int) -> Batch | None:
         """Everybody's batch, if it is small enough to keep."""
@@ -133,14 +132,24 @@ class TrainingSession:
         return self.architecture.batch(histories, histories)
 
 
-def without_some(histories: sp.csr_matrix, dropout: float) -> sp.csr_matrix:
-    """Leave out each entry with probability ``dropout``, by fresh coins of the operating system.
+def hidden_apart(histories: sp.csr_matrix, dropout: float) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+    """What a network sees of each history, and what it is to score highly.
 
-    The coins are as private as the rows; a public seed would tell what a gradient was computed from.
+    Without dropout both are the history. With it, each item is hidden with probability ``dropout`` and the
+    hidden ones are the target, as unseen items are what a recommender is asked for; with the visible ones
+    among them, a network learns to repeat its input. Fresh coins of the operating system decide: they are as
+    private as the rows, and a public seed would tell what a gradient was computed from.
+
+    Returns:
+        ``inputs``, ``targets``: users × items, 0/1.
     """
     if not dropout:
-        return histories
-    threshold = floor(ldexp(dropout, WORD_BITS))
-    kept = WordSource.from_os().words(histories.nnz) >= np.uint64(threshold)
-    rows = np.repeat(np.arange(histories.shape[0]), np.diff(histories.indptr))
-    return sp.csr_matrix((histories.data[kept], (rows[kept], histories.indices[kept])), shape=histories.shape)
+        return histories, histories
+    hidden = WordSource.from_os().words(histories.nnz) < np.uint64(floor(ldexp(dropout, WORD_BITS)))
+    users = np.repeat(np.arange(histories.shape[0]), np.diff(histories.indptr))
+
+    def only(chosen: NDArray[np.bool_]) -> sp.csr_matrix:
+        places = (users[chosen], histories.indices[chosen])
+        return sp.csr_matrix((histories.data[chosen], places), shape=histories.shape)
+
+    return only(~hidden), only(hidden)
