@@ -21,8 +21,8 @@ ROOMS = {
     "recommend": "silo.commands:recommend",
     "evaluate": "silo.commands:evaluate",
     "coordinator": "federation.commands:coordinator_app",
-    "policy": "policies.commands:policy_app",
-    "charter": "policies.commands:charter_app",
+    "policy": "policies.policy_commands:policy_app",
+    "charter": "policies.charter_commands:charter_app",
     "audit": "silo.audit.commands:audit_app",
 }
 GUESTS = {"plan": {"forecast": "silo.commands:forecast"}}  # a forecast needs a silo's rows and policy

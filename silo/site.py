@@ -168,8 +168,9 @@ class Site:
             raise JobRecordLostError("this silo has no record of the job's policy")
         return policy.datasets[authorization.dataset]
 
-    def remember_denial(self, job: str, reasons: list[dict[str, Any]]) -> None:
-        """Keep the reasons of a refusal, values included, for this silo's own people."""
+    def remember_denial(self, job: str, plan: Plan, reasons: list[dict[str, Any]]) -> None:
+        """Keep a refused plan and the reasons, values included, for this silo's own people."""
+        save_yaml(self._job_path(job, "plan.yaml"), plan)
         write_atomically(self._job_path(job, "denial.json"), json.dumps(reasons, indent=2).encode())
 
     def remember_remarks(self, job: str, remarks: tuple[str, ...]) -> None:

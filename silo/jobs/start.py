@@ -45,7 +45,7 @@ async def answer(context: JobContext) -> Envelope:
         await _check_checkpoint(context)
         accepted = _reserve(context, authorization)
     except PolicyDeniedError as denied:
-        context.site.remember_denial(job, [asdict(reason) for reason in denied.reasons])
+        context.site.remember_denial(job, context.state.plan, [asdict(reason) for reason in denied.reasons])
         envelope = refuse(
             denied, plan_sha256=context.state.plan_sha256, job=job, sender=context.me,
             identity=context.site.party.identity,

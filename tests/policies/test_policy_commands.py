@@ -13,9 +13,10 @@ from typer.testing import CliRunner, Result
 from policies.administration import sign_policy
 from policies.canonical import digest
 from policies.charter import Charter
-from policies.commands import charter_app, policy_app
+from policies.charter_commands import charter_app
 from policies.explain import explain_policy
 from policies.files import load_charter, load_yaml, save_yaml, write_atomically
+from policies.policy_commands import policy_app
 from policies.signing import PrivateKey
 from tests.contracts.policy_scene import NOW, SILOS, Scene, make_scene, policy_text, read_policy
 
