@@ -134,4 +134,8 @@ class Blobs:
             if self._store.is_complete(ref):
                 return
             with durable(Step.BLOB_COMPLETED):
-                await asyncio.to_thread(self._store.complete_blob, ref, sha256)
+                try:
+                    await asyncio.to_thread(self._store.complete_blob, ref, sha256)
+                except FileNotFoundError:  # deleted meanwhile, as what is over is
+                    if not self._is_over(ref):
+                        raise

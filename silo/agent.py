@@ -38,7 +38,7 @@ from policies.files import write_atomically
 from privacy.agreement import KeyAgreementError
 from privacy.encryption.keyholder import JobKeyError
 from privacy.encryption.parameters import TENSEAL_VERSION
-from privacy.errors import ArchipelError, DeniedError, EquivocationError, TrustError
+from privacy.errors import ArchipelError, DeniedError, EquivocationError, HostError, TrustError
 from silo.jobs import close, contribute, recover, start
 from silo.jobs import open as opening
 from silo.jobs.context import JobContext
@@ -107,6 +107,7 @@ class Agent:
             DeniedError: the coordinator does not listen to this silo.
         """
         try:
+            self._erase_what_is_over()
             await self._check_coordinator()
             after, has_read_all = 0, False
             while True:
@@ -121,6 +122,16 @@ class Agent:
                     self._wake()
         finally:
             await self._stop()
+
+    def _erase_what_is_over(self) -> None:
+        """Erase secrets of finished jobs: an outbox that was restored from a backup brings them back."""
+        for job in self._site.outbox.jobs_with_secrets():
+            if self._is_finished(job):
+                try:
+                    self._site.outbox.erase_secrets(job)
+                    log.warning("secrets_erased", job=job)
+                except HostError as error:
+                    log.error("secrets_not_erased", job=job, code=error.code, what=error.message)
 
     async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
         """Ask the coordinator until it answers; only what no retry can mend is raised."""

@@ -125,12 +125,10 @@ class Outbox:
         """Where this job's bulk bytes of one attempt lie."""
         return self._directory / f"{job}-{kind}-{round_}-{attempt}"
 
-    def jobs(self) -> set[str]:
-        """Jobs that left anything here."""
-        rows = self._execute(
-            "SELECT job FROM posts UNION SELECT job FROM secrets UNION SELECT job FROM contributions"
-        )
-        return {row[0] for row in rows}
+    def jobs_with_secrets(self) -> list[str]:
+        """Jobs of which keys or contributions are here."""
+        rows = self._execute("SELECT job FROM secrets UNION SELECT job FROM contributions ORDER BY job")
+        return [row[0] for row in rows]
 
     def erase_secrets(self, job: str) -> None:
         """Forget keys, contributions and bulk bytes of an ended job; its posts stay as its record.
