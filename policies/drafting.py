@@ -57,7 +57,7 @@ class Draft:
         rank: of an item graph.
         features: width of the items' public features in a trained model.
         hidden: width of an autoencoder's hidden layer.
-        input_dropout: share of its inputs left out of a step.
+        input_dropout: share of a history that it does not see in a step and is asked for.
         seed: of its first parameters.
         bias_epsilon: price of the popularity it starts from; 0 for none.
         start_from: SHA-256 of the checkpoint it starts from.
@@ -214,7 +214,11 @@ def _model(draft: Draft, recipe: Recipe | None) -> dict[str, Any]:
     )
     usual: dict[str, Any] = {"rank": 64} if draft.family == "item-graph" else {}
     if recipe is not None:
-        usual = _given(features=min(recipe.features, draft.catalogue_items), hidden=recipe.hidden)
+        usual = _given(
+            features=min(recipe.features, draft.catalogue_items),
+            hidden=recipe.hidden,
+            input_dropout=recipe.input_dropout,
+        )
         if recipe.popularity_share:
             usual["bias"] = _bias(recipe.popularity_share * draft.target_epsilon)
     return {"family": draft.family} | usual | asked

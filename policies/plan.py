@@ -116,7 +116,7 @@ class AutoencoderModel(Section):
     Attributes:
         features: width of the public basis of the items.
         hidden: width of the hidden layer.
-        input_dropout: share of a user's inputs left out of a step's forward pass.
+        input_dropout: share of a history that a step hides from the network and asks it for.
         seed: public; of the first parameters only, never of noise.
         bias: what scores start from: nothing, or the logarithm of noised counts, frozen while training.
         start_from: SHA-256 of a ``checkpoint.safetensors`` that every silo has; left out: from the seed.

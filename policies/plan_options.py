@@ -84,14 +84,14 @@ class ModelOptions:
         int | None,
         typer.Option(
             help="linear, autoencoder: width of the items' public features. "
-            "Default: the catalogue's attributes; autoencoder: 96."
+            "Default: the catalogue's attributes; autoencoder: 80."
         ),
     ] = None
     hidden: Annotated[
         int | None, typer.Option(help="autoencoder: width of the hidden layer; default: 32.")
     ] = None
     input_dropout: Annotated[
-        float | None, typer.Option(help="autoencoder: share of a history left out of a step; default: 0.")
+        float | None, typer.Option(help="autoencoder: share of a history that a step hides and asks for; default: 0.4.")
     ] = None
     seed: Annotated[
         int | None, typer.Option(help="autoencoder: of its first weights, public; default: 0.")

@@ -29,7 +29,7 @@ _COMMENTS: Final[Mapping[str, str]] = {
     "holdout": "none | random | last: rows kept out of contributions",
     "model.features": "width of the items' public features",
     "model.hidden": "width of the hidden layer",
-    "model.input_dropout": "share of a history left out of a step",
+    "model.input_dropout": "share of a history that a step hides and asks for",
     "model.seed": "of the first weights; never of noise",
     "model.bias": "popularity, counted with noise before the training",
     "model.start_from": "checkpoint that every silo has",

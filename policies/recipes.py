@@ -17,6 +17,7 @@ class Recipe:
     Attributes:
         features: width of the items' public features; never more than there are items.
         hidden: width of the hidden layer; None where there is none.
+        input_dropout: share of a history that is hidden from the network and asked of it; likewise.
         popularity_share: part of ``target_epsilon`` at which popularity is counted first; 0 counts nothing.
         rounds: secure sums of the training.
         optimizer: of every silo.
@@ -30,6 +31,7 @@ class Recipe:
 
     features: int
     hidden: int | None = None
+    input_dropout: float | None = None
     popularity_share: float = 0.0
     rounds: int
     optimizer: Literal["sgd", "adam"] = "adam"
@@ -44,8 +46,9 @@ class Recipe:
 RECIPES: Final[Mapping[str, Recipe]] = {
     "linear": Recipe(features=1, rounds=5, learning_rate=0.05, local_learning_rate=1.0),
     "autoencoder": Recipe(
-        features=96,
+        features=80,
         hidden=32,
+        input_dropout=0.4,
         popularity_share=0.25,
         rounds=60,
         learning_rate=0.03,

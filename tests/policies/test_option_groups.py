@@ -89,6 +89,7 @@ def test_defaults_in_the_help_are_those_of_the_recipes() -> None:
         assert f"{getattr(linear, name)}, autoencoder {getattr(autoencoder, name)}" in help_of[name]
     assert f"autoencoder: {autoencoder.features}." in help_of["features"]
     assert f"default: {autoencoder.hidden}." in help_of["hidden"]
+    assert f"default: {autoencoder.input_dropout}." in help_of["input_dropout"]
     assert f"default: {DEFAULT_ROUND_MINUTES:g}." in help_of["round_minutes"]
     assert autoencoder.popularity_share == 0.25
     assert "a quarter of it" in help_of["bias_epsilon"]
