@@ -1,7 +1,7 @@
 """Choose the autoencoder's defaults, on synthetic marketplaces that no result is reported on.
 
 Each constant is varied alone, around those of ``policies/recipes.py`` and ``silo/models/autoencoder.py``; one
-is replaced only by a value that is better by ``MARGIN`` in the mean over all cells: more than two runs of the
+is replaced only by a value that is better by ``MARGIN`` in the mean over all cells: by more than runs of the
 same plan differ. The production family trains on the production schedule, on pooled rows, with the noise that
 the shares of four silos add up to (one colluding silo covered). The result says what was tried and whether
 the code's constants are the chosen ones.
@@ -39,12 +39,12 @@ from silo.models.recommender import Recommender
 
 RESULTS = Path(__file__).parent / "results" / "autoencoder_defaults.json"
 METRIC = "ndcg@20"
-MARGIN = 0.003
+MARGIN = 0.005
 CAP = 200
 DELTA = 1e-5
 SILOS = ("a", "b", "c", "d")
 USERS = 4096
-CELLS = ((0, 1.0), (0, 4.0), (1, 2.0))  # marketplace, epsilon
+CELLS = ((0, 2.0), (1, 4.0), (2, 2.0))  # marketplace, epsilon
 RECIPE = RECIPES["autoencoder"]
 
 # In the plan: a plan may say otherwise.
@@ -156,7 +156,8 @@ def main() -> int:
             }
         print(f"{label}: {cells[label]}", flush=True)
     means = {label: round(float(np.mean(list(found.values()))), 5) for label, found in cells.items()}
-    base = max(means.pop("defaults"), means.pop("defaults, other noise"))
+    again = [means.pop("defaults"), means.pop("defaults, other noise")]
+    base = round(float(np.mean(again)), 5)
     better = {label: round(mean - base, 5) for label, mean in means.items() if mean >= base + MARGIN}
     report = {
         "sets": [f"marketplace-{seed}, {USERS} users" for seed in benches],
@@ -167,7 +168,7 @@ def main() -> int:
             **{name: getattr(autoencoder, name) for name in CODE_GRID},
         },
         "popularity": {f"marketplace-{seed}": round(b.popularity(), 5) for seed, b in benches.items()},
-        "mean_of_the_defaults": base,
+        "defaults_twice": again,
         "means": means,
         "better_than_the_defaults": better,
         "cells": cells,

@@ -124,7 +124,7 @@ class ArchitectureContract(FamilyContract):
     # ── the self-test, and what it catches ───────────────────────────────────────────────────────────────
 
     def test_the_self_test_passes(self, architecture: Architecture, family: Family) -> None:
-        self.sum_of(architecture, family)
+        self.empty_sum(architecture, family)
 
     @pytest.mark.parametrize("sabotage", [with_mean_loss, with_users_mixed, with_item_level_clipping])
     def test_a_sabotaged_loss_is_caught_before_rows_are_used(
@@ -134,13 +134,13 @@ class ArchitectureContract(FamilyContract):
         state = self.untrained(family)
         broken = sabotage(family.architecture)(family.plan, family.catalogue, family.popularity_of(state))
         with pytest.raises(PerUserGradientError):
-            self.sum_of(broken, family)
+            self.empty_sum(broken, family)
 
     @staticmethod
-    def sum_of(architecture: Architecture, family: Family) -> np.ndarray:
+    def empty_sum(architecture: Architecture, family: Family) -> np.ndarray:
         session = TrainingSession(architecture, 0.5, "flat")
         session.set_weights(architecture.initial_weights())
-        return session.clipped_sum(make_interactions(random_histories(0), family.catalogue), np.arange(5))
+        return session.clipped_sum(make_interactions([], family.catalogue), np.arange(0))
 
     # ── scores ───────────────────────────────────────────────────────────────────────────────────────────
 

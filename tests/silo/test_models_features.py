@@ -74,6 +74,23 @@ def test_processors_that_differ_in_last_bits_agree(seed: int, width: int) -> Non
     assert np.abs(difference).max() < 1e-8
 
 
+def test_factorisations_with_other_signs_give_the_same_basis(
+    goods: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which sign a column gets is the library's choice, so it must not show."""
+    expected = public_basis(goods, 40)
+    rng = np.random.default_rng(0)
+    library = np.linalg.qr
+
+    def contrary(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        q, r = library(table)
+        signs = rng.choice([-1.0, 1.0], len(r))
+        return q * signs, r * signs[:, None]
+
+    monkeypatch.setattr(np.linalg, "qr", contrary)
+    np.testing.assert_allclose(public_basis(goods, 40), expected, atol=1e-10)
+
+
 def test_row_scale_weighs_items(goods: Catalogue) -> None:
     scale = np.where(np.arange(300) < 30, 10.0, 1.0)
     basis = public_basis(goods, 30, scale)
