@@ -392,3 +392,13 @@ def test_popularity_counts_silos_that_took_part() -> None:
     # Four shares of variance σ²/3 each, or three of σ²/2.
     assert floors[0] > 0.5
     assert floors[1] / floors[0] == pytest.approx(math.sqrt((3 / 2) / (4 / 3)))
+
+
+def test_gradients_that_are_no_numbers_contribute_nothing() -> None:
+    """Weights may be finite and scores not; whoever has no gradient then counts as nobody."""
+    family = make_family()
+    shape, state = training_shape(family), family.initial_state()
+    rows = rows_of(family, 0)
+    assert family.contribute(rows, state, 0, shape).any()
+    state["decoder.weight"] = np.full_like(state["decoder.weight"], 1e308)
+    assert not family.contribute(rows, state, 0, shape).any()
