@@ -29,7 +29,7 @@ from pydantic import ValidationError
 from federation.transport.tls import TlsIdentity
 from policies.charter import Administrators, Card
 from policies.files import load_card, save_card
-from policies.signing import PrivateKey
+from policies.signing import PrivateKey, is_encrypted
 from privacy.errors import DataError, HostError, TrustError, UsageError
 
 Role = Literal["silo", "coordinator"]
@@ -49,7 +49,8 @@ class Party:
     Attributes:
         directory: its directory.
         identity: signs its posts.
-        administrator: signs its policy; None for coordinators and where the key is kept elsewhere.
+        administrator: signs its policy; None for coordinators, and where the key is kept elsewhere or has a
+            passphrase.
         tls: its transport key and certificate.
         card: what it tells others.
     """
@@ -85,7 +86,7 @@ class Party:
         party = cls(
             directory=directory,
             identity=PrivateKey.load(keys / "identity.pem"),
-            administrator=PrivateKey.load(administrator) if administrator.exists() else None,
+            administrator=_at_hand(administrator),
             tls=_load_tls(keys / "tls.pem"),
             card=card,
         )
@@ -153,6 +154,13 @@ def make_party(
 
 
 _NAMES = "a name is 1 to 63 lower-case letters, digits and hyphens, such as shop-a; a port is 1 to 65535"
+
+
+def _at_hand(administrator: Path) -> PrivateKey | None:
+    """The administrator's key; None where it is kept elsewhere, or behind a passphrase."""
+    if not administrator.exists() or is_encrypted(administrator):
+        return None
+    return PrivateKey.load(administrator)
 
 
 def _load_tls(path: Path) -> TlsIdentity:

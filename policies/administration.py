@@ -10,18 +10,22 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from policies.canonical import digest
-from policies.charter import Administrators, Charter, check_certificate
+from policies.charter import Administrators, Card, Charter, check_certificate
 from policies.documents import Problem
 from policies.files import (
     load_card,
     load_signatures,
     load_yaml,
     read_limited,
+    save_card,
     save_signatures,
     signature_path,
     write_atomically,
 )
+from policies.freezing import Freeze, write_freeze
 from policies.signing import DetachedSignatures, PrivateKey, PublicKey, SignatureError, valid_signers
 from policies.silo_policy import SiloPolicy
 from policies.trust import WrongSignerError, WrongSiloError, days_left, missing_signatures, require_unexpired
@@ -200,15 +204,19 @@ def merge_charters(paths: Sequence[Path], out: Path) -> CharterState:
     return CharterState(first, missing)
 
 
-def sign_policy(directory: Path, now: datetime, *, key_file: Path | None = None) -> PolicyState:
+def sign_policy(
+    directory: Path, now: datetime, *, key_file: Path | None = None, passphrase: bytes | None = None
+) -> PolicyState:
     """Sign the policy of a silo's directory as one of its administrators.
 
     Args:
         directory: holds ``policy.yaml`` and ``card.json`` or ``charter.yaml``.
         now: reference time, aware.
         key_file: the administrator's key; ``keys/administrator.pem`` of the directory by default.
+        passphrase: of that key.
 
     Raises:
+        PassphraseError: the passphrase is missing or wrong.
         WrongSignerError: the key is none of the silo's administrators.
         WrongSiloError: the policy names another silo.
         ArchipelError: files that cannot be used, or an expired policy.
@@ -223,17 +231,40 @@ def sign_policy(directory: Path, now: datetime, *, key_file: Path | None = None)
             remedy=f"write silo: {silo}",
         )
     require_unexpired("policy", policy.expires, now)
-    key = PrivateKey.load(key_file or directory / "keys" / "administrator.pem")
-    if key.public_key not in administrators.keys:
-        raise WrongSignerError(
-            f"key {key.key_id} is none of the administrators of {silo}",
-            where=str(key_file or directory),
-            remedy=f"sign with one of: {', '.join(known.key_id for known in administrators.keys)}",
-        )
+    key = _administrator_key(directory, silo, administrators, key_file, passphrase)
     payload = policy.signed_bytes()
     signatures = _kept(path, payload).signed_by(key, payload)
     save_signatures(path, signatures)
     return PolicyState(policy, valid_signers(payload, signatures, administrators.keys), administrators)
+
+
+def freeze_policy(
+    directory: Path,
+    now: datetime,
+    *,
+    key_file: Path | None = None,
+    passphrase: bytes | None = None,
+    stop_jobs: bool = False,
+    reason: str | None = None,
+) -> Freeze:
+    """Stop new jobs of a silo as one of its administrators; see :mod:`policies.freezing`.
+
+    Args:
+        directory: the silo's.
+        now: reference time, aware.
+        key_file: the administrator's key; ``keys/administrator.pem`` of the directory by default.
+        passphrase: of that key.
+        stop_jobs: cancel running jobs as well.
+        reason: for this silo's own people.
+
+    Raises:
+        PassphraseError: the passphrase is missing or wrong.
+        WrongSignerError: the key is none of the silo's administrators.
+        ArchipelError: files that cannot be used.
+    """
+    silo, administrators = silo_administrators(directory)
+    key = _administrator_key(directory, silo, administrators, key_file, passphrase)
+    return write_freeze(directory, now, silo=silo, key=key, stop_jobs=stop_jobs, reason=reason)
 
 
 def check_policy(directory: Path, now: datetime) -> PolicyCheck:
@@ -269,6 +300,36 @@ def check_policy(directory: Path, now: datetime) -> PolicyCheck:
     return PolicyCheck(policy, tuple(problems), tuple(warnings), is_signed)
 
 
+def name_administrators(directory: Path, keys: Sequence[str], threshold: int) -> Card:
+    """Issue a silo's card anew with other administrators, by its identity key.
+
+    Args:
+        directory: holds ``card.json`` and ``keys/identity.pem``.
+        keys: their public keys; all earlier ones are left out.
+        threshold: how many of them must sign.
+
+    Raises:
+        UsageError: not a silo's directory, or keys and threshold that cannot be.
+        ArchipelError: files that cannot be used.
+    """
+    card = load_card(directory / "card.json")
+    if card.administrators is None:
+        raise UsageError("a coordinator has no policy", where=str(directory), remedy="name a silo's --dir")
+    try:
+        listed = Administrators(threshold=threshold, keys=tuple(PublicKey.parse(text) for text in keys))
+    except ValueError as error:
+        text = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise UsageError(
+            text, where="--key, --threshold", remedy="archipel policy key new prints a key"
+        ) from error
+    identity = PrivateKey.load(directory / "keys" / "identity.pem")
+    fresh = Card.issue(
+        identity, role="silo", name=card.name, certificate_der=card.certificate_der, administrators=listed
+    )
+    save_card(directory / "card.json", fresh)
+    return fresh
+
+
 def silo_administrators(directory: Path) -> tuple[str, Administrators]:
     """Name and administrators of the silo whose directory this is: as its charter says, else as its card.
 
@@ -290,6 +351,23 @@ def silo_administrators(directory: Path) -> tuple[str, Administrators]:
     if member is None:
         raise WrongSiloError(f"{card.name} is no member of this charter", where=str(charter_path))
     return member.silo, member.administrators
+
+
+def _administrator_key(
+    directory: Path,
+    silo: str,
+    administrators: Administrators,
+    key_file: Path | None,
+    passphrase: bytes | None,
+) -> PrivateKey:
+    key = PrivateKey.load(key_file or directory / "keys" / "administrator.pem", passphrase)
+    if key.public_key not in administrators.keys:
+        raise WrongSignerError(
+            f"key {key.key_id} is none of the administrators of {silo}",
+            where=str(key_file or directory),
+            remedy=f"sign with one of: {', '.join(known.key_id for known in administrators.keys)}",
+        )
+    return key
 
 
 def _kept(path: Path, payload: bytes) -> DetachedSignatures:

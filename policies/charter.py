@@ -102,7 +102,13 @@ class PartyEntry(Section):
 
 
 class CoordinatorEntry(PartyEntry):
-    """The coordinator and where it listens."""
+    """The coordinator and where it listens.
+
+    Attributes:
+        name: its name, also the CN of its certificate.
+        host: where silos reach it.
+        port: likewise.
+    """
 
     name: PartyName
     host: Host
@@ -110,7 +116,12 @@ class CoordinatorEntry(PartyEntry):
 
 
 class Member(PartyEntry):
-    """One silo and the administrators of its policy."""
+    """One silo and the administrators of its policy.
+
+    Attributes:
+        silo: its name, also the CN of its certificate.
+        administrators: who may sign its policy.
+    """
 
     silo: PartyName
     administrators: Administrators
@@ -122,13 +133,25 @@ class Member(PartyEntry):
 
 
 class Amendments(Section):
-    """How many members must agree to change the charter."""
+    """How many members must agree to change the charter.
+
+    Attributes:
+        threshold: that many.
+    """
 
     threshold: Annotated[Whole, Field(ge=1, le=MAX_SILOS)]
 
 
 class Charter(Section):
-    """One federation: its parties and their keys, until ``expires`` (the last day in force, UTC)."""
+    """One federation: its parties and their keys, until ``expires`` (the last day in force, UTC).
+
+    Attributes:
+        name: the federation.
+        coordinator: the hub.
+        members: the silos.
+        amendments: how the charter changes.
+        expires: last day in force, UTC.
+    """
 
     kind: Literal["Charter"]
     schema_version: Literal[1]

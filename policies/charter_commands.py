@@ -44,12 +44,15 @@ def charter_new(
     """Draft a charter of these parties. It is in force once every member has signed it."""
     from policies.administration import draft_charter
     from policies.files import save_yaml
+    from policies.schema import editor_line, write_schema
 
     last_day = expires or _now() + timedelta(days=365)
     charter = draft_charter(
         member, coordinator, name=name, expires=last_day.date(), amendments_threshold=amendments
     )
-    save_yaml(out, charter, header="Who we are to each other. In force once every member has signed it.")
+    header = f"{editor_line('charter')}\nWho we are to each other. In force once every member has signed it."
+    save_yaml(out, charter, header=header)
+    write_schema("charter", out.with_name("charter.schema.json"))
     _say_parties(charter, tuple(entry.silo for entry in charter.members))
     say(f"Written to {out}. Let all members compare this SHA-256 over a way they trust; then each runs")
     say("  archipel charter sign --dir ITS-DIRECTORY " + str(out))

@@ -17,6 +17,7 @@ from typing import ClassVar, Final, Self
 
 from policies.canonical import digest
 from policies.charter import Charter
+from policies.freezing import Hold
 from policies.plan import Plan
 from policies.price import reserved_events, schedule
 from policies.reasons import BUDGET_EXCEEDED, Reason, reasons_against, unaffordable
@@ -116,6 +117,7 @@ def authorize(
     *,
     charter: Charter,
     proposer: str | None = None,
+    hold: Hold | None = None,
 ) -> Authorization:
     """Allow a plan as proposed, or deny it.
 
@@ -126,6 +128,7 @@ def authorize(
         now: one frozen reference time, aware.
         charter: the trusted charter.
         proposer: the party that signed the proposal; left out: this silo's own forecast.
+        hold: what stops all new jobs, if anything does.
 
     Returns:
         What a release and the ledger demand to see.
@@ -133,7 +136,9 @@ def authorize(
     Raises:
         PolicyDeniedError: with every reason.
     """
-    reasons = tuple(reasons_against(plan, policy, ledger_state, now, charter=charter, proposer=proposer))
+    reasons = tuple(
+        reasons_against(plan, policy, ledger_state, now, charter=charter, proposer=proposer, hold=hold)
+    )
     if reasons:
         raise PolicyDeniedError(reasons)
     return _authorization(plan, policy)

@@ -21,12 +21,11 @@ from ruamel.yaml import YAML
 
 from policies.charter import Card, Charter
 from policies.documents import MAX_FILE_BYTES, Document, OversizeError, PolicyFileError, Problem, check_size
-from policies.plan import Plan
 from policies.signing import DetachedSignatures
 from policies.silo_policy import SiloPolicy
 from policies.trust import UnsignedError, parse_signatures, trust_charter, trust_policy
 from policies.validation import parse_yaml, validate_document
-from privacy.errors import DataError, UsageError
+from privacy.errors import DataError
 
 __all__ = [
     "OversizeError",
@@ -46,7 +45,6 @@ __all__ = [
     "save_yaml",
     "signature_path",
     "write_atomically",
-    "write_schema",
 ]
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -255,27 +253,6 @@ def save_card(path: Path, card: Card) -> None:
     """Write a party's card."""
     text = json.dumps(card.model_dump(mode="json", exclude_unset=True), indent=2) + "\n"
     write_atomically(path, text.encode("utf-8"))
-
-
-def write_schema(kind: str, path: Path) -> dict[str, Any]:
-    """Write, and return, the JSON Schema of a kind of file.
-
-    Args:
-        kind: policy, charter or plan.
-        path: where it goes.
-
-    Raises:
-        UsageError: another kind.
-    """
-    models: dict[str, type[BaseModel]] = {"policy": SiloPolicy, "charter": Charter, "plan": Plan}
-    if kind not in models:
-        raise UsageError(f"there is no schema of {kind!r}", remedy=f"choose one of: {', '.join(models)}")
-    schema = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **models[kind].model_json_schema(),
-    }
-    write_atomically(path, (json.dumps(schema, indent=2) + "\n").encode("utf-8"))
-    return schema
 
 
 def _signer(path: Path) -> str:

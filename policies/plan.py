@@ -269,9 +269,17 @@ class Plan(Section):
 
     Attributes:
         purpose: what the silos' policies map to one of their datasets.
+        partition: same catalogue, different users.
         silos: the roster, in order; the first leads.
+        catalogue: the public item list.
         max_users_per_silo: public bound, rounded up; grid and clamp derive from it alone.
         max_interactions_per_user: cap of one history; a silo may cap lower.
+        holdout: rows kept out of the contributions.
+        model: the family and its size.
+        training: the public schedule.
+        privacy: what is promised to one person.
+        protection: how contributions are hidden in the sum.
+        releases: what the job lets out.
     """
 
     kind: Literal["Plan"]

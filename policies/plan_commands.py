@@ -62,6 +62,7 @@ def new(
     from policies.files import write_atomically
     from policies.plan_summary import describe, summarise
     from policies.plan_text import render_plan
+    from policies.schema import write_schema
 
     target = out or directory / "plan.yaml"
     if target.exists() and not force:
@@ -81,6 +82,7 @@ def new(
         decided["features"] = max(attributes, 1)
     plan = complete_plan(Draft(catalogue_sha256=sha256, catalogue_items=items, **decided))
     write_atomically(target, render_plan(plan).encode("utf-8"))
+    write_schema("plan", target.with_name("plan.schema.json"))
     summary = summarise(plan)
     say(f"{target}: {plan.model.family} over {plan.num_silos} silos, {items:,} items")
     for line in describe(plan, summary):

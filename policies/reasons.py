@@ -13,6 +13,7 @@ from datetime import datetime
 
 from policies.canonical import digest
 from policies.charter import Charter
+from policies.freezing import Hold
 from policies.plan import NoisedMetrics, Plan
 from policies.price import PlanImpossibleError, plan_epsilon, reserved_events
 from policies.silo_policy import AccountBudget, Dataset, SiloPolicy
@@ -54,8 +55,11 @@ def reasons_against(
     *,
     charter: Charter,
     proposer: str | None = None,
+    hold: Hold | None = None,
 ) -> Iterator[Reason]:
     """Yield every reason to deny a plan; none if it is allowed (see :func:`policies.decision.authorize`)."""
+    if hold is not None:
+        yield Reason("policy_frozen", "policy", hold.why, "no new job at present", hold.remedy)
     yield from _time_reasons(policy, charter, now)
     yield from _proposer_reasons(policy, proposer)
     yield from _roster_reasons(plan, policy, charter)

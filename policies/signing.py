@@ -16,7 +16,9 @@ from typing import Any, ClassVar
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
     Encoding,
     NoEncryption,
     PrivateFormat,
@@ -31,6 +33,7 @@ from privacy.errors import DataError, HostError, TrustError
 _PREFIX = "ed25519:"
 _PATTERN = r"^ed25519:[A-Za-z0-9+/]{43}=$"
 MAX_SIGNATURES = 256
+_NO_KEY = "name the party's directory with --dir, or the administrator's key with --key"
 
 
 class SignatureError(TrustError):
@@ -49,6 +52,12 @@ class KeyFileError(DataError):
     """A private key file that cannot be used."""
 
     code: ClassVar[str] = "key_file"
+
+
+class PassphraseError(TrustError):
+    """A private key whose passphrase is missing or wrong."""
+
+    code: ClassVar[str] = "passphrase"
 
 
 class PublicKey:
@@ -140,11 +149,16 @@ class PrivateKey:
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
-    def load(cls, path: Path) -> PrivateKey:
-        """Read an unencrypted PKCS#8 PEM file.
+    def load(cls, path: Path, passphrase: bytes | None = None) -> PrivateKey:
+        """Read a PKCS#8 PEM file.
+
+        Args:
+            path: the file.
+            passphrase: of an encrypted one; ignored where the file is not encrypted.
 
         Raises:
             KeyFileError: no such file, or not an Ed25519 PEM.
+            PassphraseError: the file is encrypted, and the passphrase is missing or wrong.
             HostError: the file can be read by other accounts of this machine.
         """
         try:
@@ -152,30 +166,28 @@ class PrivateKey:
                 exposed = os.fstat(file.fileno()).st_mode & 0o077
                 pem = file.read(65_536)
         except FileNotFoundError as error:
-            raise KeyFileError(
-                "there is no such key", where=str(path), remedy="name the party's directory with --dir"
-            ) from error
+            raise KeyFileError("there is no such key", where=str(path), remedy=_NO_KEY) from error
         if exposed:
             raise HostError(
                 "this private key can be read by others", where=str(path), remedy=f"chmod 600 {path}"
             )
-        try:
-            key = load_pem_private_key(pem, password=None)
-        except (ValueError, TypeError) as error:
-            raise KeyFileError(
-                "this is not an unencrypted PEM key", where=str(path), remedy="restore the file"
-            ) from error
+        key = _decrypt(pem, passphrase, str(path))
         if not isinstance(key, Ed25519PrivateKey):
             raise KeyFileError("this is not an Ed25519 key", where=str(path), remedy="restore the right file")
         return cls(key)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, passphrase: bytes | None = None) -> None:
         """Write a PEM file that only its owner can read (0600). Never overwrites.
+
+        Args:
+            path: the file.
+            passphrase: encrypts it (PBKDF2 and AES-256); without one the file is the key.
 
         Raises:
             KeyFileError: the file exists.
         """
-        pem = self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        scheme = NoEncryption() if passphrase is None else BestAvailableEncryption(passphrase)
+        pem = self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, scheme)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -318,6 +330,36 @@ def verify_threshold(
             remedy=f"have it signed by {threshold - len(signers)} more of: {missing or 'no key is listed'}",
         )
     return signers
+
+
+def is_encrypted(path: Path) -> bool:
+    """Whether a private key file needs a passphrase.
+
+    Raises:
+        KeyFileError: there is no such file.
+    """
+    try:
+        return b"ENCRYPTED" in path.read_bytes()[:200]
+    except FileNotFoundError as error:
+        raise KeyFileError("there is no such key", where=str(path), remedy=_NO_KEY) from error
+
+
+def _decrypt(pem: bytes, passphrase: bytes | None, where: str) -> PrivateKeyTypes:
+    is_closed = b"ENCRYPTED" in pem[:200]
+    if is_closed and passphrase is None:
+        raise PassphraseError(
+            "this key has a passphrase",
+            where=where,
+            remedy="give it: --passphrase-file FILE, or at a terminal",
+        )
+    try:
+        return load_pem_private_key(pem, password=passphrase if is_closed else None)
+    except (ValueError, TypeError) as error:
+        if is_closed:
+            raise PassphraseError(
+                "this is not the key's passphrase", where=where, remedy="try again; nothing was signed"
+            ) from error
+        raise KeyFileError("this is not a PEM key", where=where, remedy="restore the file") from error
 
 
 def _fits(key: PublicKey, payload: bytes, signature: str) -> bool:

@@ -29,7 +29,13 @@ SourceFormat = Literal["parquet", "csv", "inter"]
 
 
 class Source(Section):
-    """Where the rows are: exactly one of these, a path or glob relative to the silo's directory."""
+    """Where the rows are: exactly one of these, a path or glob relative to the silo's directory.
+
+    Attributes:
+        parquet: Parquet files.
+        csv: CSV files with a header.
+        inter: RecBole files.
+    """
 
     parquet: Location | None = None
     csv: Location | None = None
@@ -61,7 +67,14 @@ class Source(Section):
 
 
 class Columns(Section):
-    """Names of the columns in the source. ``timestamp`` and ``weight`` only where the source has them."""
+    """Names of the columns in the source. ``timestamp`` and ``weight`` only where the source has them.
+
+    Attributes:
+        user_id: who.
+        item_id: what, as in the catalogue.
+        timestamp: when: Unix times or dates.
+        weight: rows of zero or less are left out; nothing else is read from it.
+    """
 
     user_id: Column = "user_id"
     item_id: Column = "item_id"
@@ -192,13 +205,28 @@ class Alignment(Section):
 
 
 class Serving(Section):
-    """Whose features may score a user: ``own_features_only`` or, with a token of the person, more."""
+    """Whose features may score a user: ``own_features_only`` or, with a token of the person, more.
+
+    Attributes:
+        mode: the one or the other.
+    """
 
     mode: Literal["own_features_only", "consented_session"] = "own_features_only"
 
 
 class SiloPolicy(Section):
-    """The law of one silo, in force until ``expires`` (the last day, UTC)."""
+    """The law of one silo, in force until ``expires`` (the last day, UTC).
+
+    Attributes:
+        version: goes up with every change; an older one is refused for ever.
+        silo: whose policy it is.
+        expires: last day in force, UTC.
+        datasets: tables by name.
+        budgets: accounts by population: what may ever be learnt about one of its people.
+        accepts: what a plan must look like.
+        alignment: limits on finding common people.
+        serving: whose features may score a person.
+    """
 
     kind: Literal["SiloPolicy"]
     schema_version: Literal[1]

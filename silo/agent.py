@@ -195,7 +195,11 @@ class Agent:
             changed.clear()
             due = duty(self._jobs[job], self._site.name)
             try:
-                await self._do(due, job)
+                if self._jobs[job].phase is not Phase.ENDED and self._site.stops(job):
+                    log.warning("stopped_by_freeze", job=job)
+                    await self._cancel(job)
+                else:
+                    await self._do(due, job)
                 retry_seconds = 1.0
             except StalePostError:
                 pass  # the board has moved on; the next fold says where

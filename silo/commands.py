@@ -32,7 +32,8 @@ def init(
     """Make this organisation's keys, a commented policy.yaml and a public card.json."""
     from federation.identity import make_party
     from policies.catalog import render_template
-    from policies.files import write_atomically, write_schema
+    from policies.files import write_atomically
+    from policies.schema import write_schema
     from silo.config import DEFAULT_AGENT_TOML
 
     expires = datetime.now(UTC).date() + timedelta(days=POLICY_DAYS)

@@ -18,6 +18,7 @@ from privacy.accounting import UnsupportedEventError
 from privacy.errors import ArchipelError, BudgetExceededError
 from privacy.events import EventCount
 from privacy.ledger.state import AccountStatus
+from silo.law import Law
 from silo.site import Site
 
 
@@ -52,9 +53,10 @@ def forecast_plan(directory: Path, path: Path, questions: Questions = Questions(
     plan = load_yaml(path, Plan)
     found = _of_plan(plan) | _answers(plan, questions)
     with Site(directory) as site:
-        policy = site.trusted_policy()
+        law = site.law()
+        policy = law.policy
         state = site.ledger_state(policy)
-        found["verdict"] = _verdict(site, plan, policy, state)
+        found["verdict"] = _verdict(site, plan, law, state)
         found["rounds_affordable"] = _rounds_left(plan, _account(plan, policy, state.accounts))
     verified = 1.0 if found["rounds"] == 1 else policy.accepts.verify_sums
     found["traffic"] = asdict(forecast_bytes(plan, verify_sums=verified))
@@ -87,9 +89,9 @@ def _answers(plan: Plan, questions: Questions) -> dict[str, Any]:
     return answers
 
 
-def _verdict(site: Site, plan: Plan, policy: SiloPolicy, state: Any) -> dict[str, Any]:
+def _verdict(site: Site, plan: Plan, law: Law, state: Any) -> dict[str, Any]:
     try:
-        authorize(plan, policy, state, site.now(), charter=site.charter)
+        authorize(plan, law.policy, state, site.now(), charter=site.charter, hold=law.hold)
     except PolicyDeniedError as denied:
         reasons = [asdict(reason) for reason in denied.reasons]
         return {"silo": site.name, "accepted": False, "reasons": reasons}

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from federation.locking import exclusive
+from federation.transport.base import Connection
 from federation.transport.connection import Patience
 from federation.transport.grpc_client import connect
 from federation.transport.handshake import Endpoint
@@ -18,6 +19,7 @@ from federation.transport.tls import PinnedCertificates
 from silo.agent import Agent
 from silo.config import AgentConfig, load_config
 from silo.logs import configure_logs
+from silo.rollout import PolicyWatch
 from silo.site import Site
 
 log = structlog.get_logger("silo")
@@ -39,10 +41,20 @@ async def run_agent(directory: Path) -> None:
         log.info("agent_started", silo=site.name, policy_version=policy.version)
         connection = connect(endpoint_of(site, config), patience=Patience(total_seconds=PATIENCE_SECONDS))
         try:
-            await _until_terminated(Agent(site, connection).run())
+            await _until_terminated(_work(site, connection))
         finally:
             await connection.close()
             log.info("agent_stopped", silo=site.name)
+
+
+async def _work(site: Site, connection: Connection) -> None:
+    """The agent, and beside it the watch over its policy."""
+    watch = asyncio.create_task(PolicyWatch(site).run())
+    try:
+        await Agent(site, connection).run()
+    finally:
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
 
 
 def endpoint_of(site: Site, config: AgentConfig) -> Endpoint:

@@ -12,15 +12,15 @@ from federation.identity import Party
 from policies.canonical import canonical_bytes, digest
 from policies.charter import Charter
 from policies.decision import Authorization, reauthorize
-from policies.files import load_charter, read_signed, save_yaml, write_atomically
+from policies.files import load_charter, save_yaml, write_atomically
+from policies.freezing import FREEZE_FILE
 from policies.plan import Plan
 from policies.signing import PublicKey
 from policies.silo_policy import Dataset, SiloPolicy
-from policies.trust import trust_policy
-from privacy.errors import DataError, ProtocolError, TrustError, UsageError
+from privacy.errors import ArchipelError, DataError, ProtocolError, TrustError, UsageError
 from privacy.ledger.ledger import Ledger, LedgerState
+from silo.law import Law, law_of
 from silo.outbox import Outbox
-from silo.policy_archive import keep_policy
 
 
 class RecordLostError(ProtocolError):
@@ -108,27 +108,33 @@ class Site:
                 return party.identity_key
         raise TrustError(f"{name} is not in the charter", remedy="only the charter's parties are listened to")
 
-    def trusted_policy(self) -> SiloPolicy:
-        """The signed policy in force; never an older one than the ledger has seen. It is kept for auditors.
+    def law(self) -> Law:
+        """The policy in force, why ``policy.yaml`` is not it, and what holds new jobs (:mod:`silo.law`).
 
         Raises:
-            TrustError: unsigned, expired, rolled back, or another silo's.
+            ArchipelError: no policy is in force; what is wrong with ``policy.yaml``.
         """
-        seen = [(a.policy_version, a.policy_sha256) for a in self.ledger.state().accounts.values()]
-        version, sha256 = max(seen, default=(None, None))
-        signed = read_signed(self.directory / "policy.yaml")
-        policy = trust_policy(
-            signed.content,
-            signed.signatures,
-            charter=self.charter,
-            silo=self.name,
-            previous_version=version,
-            previous_sha256=sha256,
-            now=self.now(),
-            source=str(signed.path),
+        return law_of(
+            self.directory, charter=self.charter, silo=self.name, ledger=self.ledger.state(), now=self.now()
         )
-        keep_policy(self.directory, policy.version, signed)
-        return policy
+
+    def trusted_policy(self) -> SiloPolicy:
+        """The signed policy in force; never an older one than was trusted before. It is kept for auditors.
+
+        Raises:
+            TrustError: none is: unsigned, expired, rolled back, or another silo's.
+        """
+        return self.law().policy
+
+    def stops(self, job: str) -> bool:
+        """Whether a freeze cancels a job that this silo takes part in."""
+        if not any((self.directory / path).exists() for path in (FREEZE_FILE, f"policies/{FREEZE_FILE}")):
+            return False
+        try:
+            hold = self.law().hold
+        except ArchipelError:
+            return False  # without a policy in force there are no new jobs, and running ones keep theirs
+        return hold is not None and hold.stops_jobs and self.policy_of(job) is not None
 
     def ledger_state(self, policy: SiloPolicy) -> LedgerState:
         """Accounts as they stand, under ``policy``'s budgets.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,18 @@ PATIENCE_SECONDS = 3.0
 async def gather(directory: Path) -> dict[str, Any]:
     """Everything that ``describe`` shows; works while the agent runs."""
     with Site(directory) as site:
-        policy = site.trusted_policy()
+        law = site.law()
+        policy = law.policy
         accounts = site.ledger.state().accounts.values()
         return {
             "silo": site.name,
             "charter": {"name": site.charter.name, "days_left": days_left(site.charter.expires, site.now())},
-            "policy": {"version": policy.version, "days_left": days_left(policy.expires, site.now())},
+            "policy": {
+                "version": policy.version,
+                "days_left": days_left(policy.expires, site.now()),
+                "refused": None if law.refused is None else f"[{law.refused.code}] {law.refused}",
+            },
+            "frozen": None if law.hold is None else {"why": law.hold.why, "remedy": law.hold.remedy},
             "paused": site.is_paused,
             "coordinator": await _reach(site),
             "budgets": [
@@ -74,6 +81,7 @@ def describe(found: dict[str, Any]) -> list[object]:
         f"{found['silo']}{' (paused)' if found['paused'] else ''} in {charter['name']}",
         f"policy version {policy['version']}, {policy['days_left']} days left; "
         f"charter {charter['days_left']} days left",
+        *_trouble(found),
         f"coordinator at {coordinator['address']} {reach}",
     ]
     if found["budgets"]:
@@ -93,6 +101,15 @@ def describe(found: dict[str, Any]) -> list[object]:
         if job["problem"]:
             lines.append(f"  waits: {job['problem']}")
     return lines
+
+
+def _trouble(found: dict[str, Any]) -> Iterator[str]:
+    """What an administrator has to see first."""
+    if found["policy"]["refused"]:
+        version, why = found["policy"]["version"], found["policy"]["refused"]
+        yield f"policy.yaml is not in force, version {version} stays: {why}"
+    if found["frozen"]:
+        yield f"takes no new job: {found['frozen']['why']} ({found['frozen']['remedy']})"
 
 
 def _losses(progress: list[dict[str, Any]]) -> str:

@@ -40,9 +40,10 @@ async def answer(context: JobContext) -> Envelope:
     if stored:
         return stored
     try:
-        authorization = _authorise(context)
+        _authorise(context)
         await _check_catalogue(context)
         await _check_checkpoint(context)
+        authorization = _authorise(context)  # policy, freeze or account may have changed meanwhile
         accepted = _reserve(context, authorization)
     except PolicyDeniedError as denied:
         context.site.remember_denial(job, context.state.plan, [asdict(reason) for reason in denied.reasons])
@@ -65,7 +66,8 @@ def _authorise(context: JobContext) -> Authorization:
     submitted = datetime.fromisoformat(state.proposal.submitted_at)
     if site.now() - submitted > MAX_PROPOSAL_AGE:
         raise PolicyDeniedError((_stale(submitted),))
-    policy = site.trusted_policy()
+    law = site.law()
+    policy = law.policy
     authorization = authorize(
         state.plan,
         policy,
@@ -73,6 +75,7 @@ def _authorise(context: JobContext) -> Authorization:
         site.now(),
         charter=site.charter,
         proposer=state.proposer,
+        hold=law.hold,
     )
     with durable(Step.TERMS_STORED):
         site.remember_job(context.job, state.plan, policy)

@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from policies.charter import Card, Charter
+from policies.freezing import Freeze
 from policies.plan import Plan
 from policies.silo_policy import SiloPolicy
 
@@ -43,7 +44,13 @@ def documented(heading: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("heading", "model"),
-    [("policy.yaml", SiloPolicy), ("plan.yaml", Plan), ("charter.yaml", Charter), ("card.json", Card)],
+    [
+        ("policy.yaml", SiloPolicy),
+        ("plan.yaml", Plan),
+        ("charter.yaml", Charter),
+        ("card.json", Card),
+        ("freeze.yaml", Freeze),
+    ],
 )
 def test_every_field_stands_in_the_table_once(heading: str, model: type[BaseModel]) -> None:
     rows = documented(heading)

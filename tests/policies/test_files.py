@@ -23,14 +23,13 @@ from policies.files import (
     save_yaml,
     signature_path,
     write_atomically,
-    write_schema,
 )
 from policies.plan import Plan
 from policies.signing import DetachedSignatures, PrivateKey
 from policies.silo_policy import SiloPolicy
 from policies.trust import UnsignedError
 from policies.validation import parse_yaml, validate_values
-from privacy.errors import DataError, ExitCode, UsageError
+from privacy.errors import DataError, ExitCode
 from tests.contracts.policy_scene import make_scene, policy_text, read_policy
 
 SCENE = make_scene()
@@ -314,15 +313,3 @@ class TestDisk:
         path.write_text(json.dumps({"kind": "Card", "nam": "a"}))
         with pytest.raises(PolicyFileError, match="did you mean name"):
             load_card(path)
-
-    @pytest.mark.parametrize("kind", ["policy", "charter", "plan"])
-    def test_schemas_are_json_schema_with_the_files_fields(self, tmp_path, kind):
-        path = tmp_path / "x.schema.json"
-        schema = write_schema(kind, path)
-        assert json.loads(path.read_text()) == schema
-        assert {"kind", "schema_version"} <= set(schema["required"])
-        assert schema["additionalProperties"] is False
-
-    def test_an_unknown_schema_names_those_there_are(self, tmp_path):
-        with pytest.raises(UsageError, match="policy, charter, plan"):
-            write_schema("ledger", tmp_path / "x")

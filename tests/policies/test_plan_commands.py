@@ -216,7 +216,7 @@ def test_everything_about_a_training_can_be_said(catalogue: Path, tmp_path: Path
         "start_from": "ab" * 32,
     }  # fmt: skip
     assert plan.training.model_dump() == {
-        "rounds": 9, "max_burned_rounds": 0, "sample_rate": 0.2, "expected_batch_size": 700.0,
+        "rounds": 9, "max_burned_rounds": 1, "sample_rate": 0.2, "expected_batch_size": 700.0,
         "optimizer": "adam", "learning_rate": 0.1, "decay": "none", "second_moment_decay": 0.95,
         "local_steps": 3, "local_learning_rate": 0.7,
     }  # fmt: skip
