@@ -12,13 +12,14 @@ from typing import TypeVar
 
 import structlog
 
-from federation.messages import BlobKind, BlobRef, PostKind, Sum
+from federation.messages import BlobKind, BlobRef, PostKind, Received, Sum
 from federation.steps import Step, durable
-from privacy.agreement import require_equal, round_digest, tag_key
+from privacy.agreement import received_mac, require_equal, round_digest, tag_key
 from silo.jobs.context import JobContext
 from silo.session import Course, OpenedSum, SumMissingError
 from silo.site import RecordLostError
 from silo.tasks import OpenTask
+from silo.tensor_files import sha256_of
 
 log = structlog.get_logger("silo")
 
@@ -86,9 +87,14 @@ def note_rebuilt(context: JobContext, round: int, what: str) -> None:
 async def open_sum_of(context: JobContext, round: int, attempt: int) -> bytes:
     """Decrypt the fetched sum of one (round, attempt) into its file; returns the keyed digest.
 
+    No bytes are decrypted of which not every contributor says that it received the same: whether a sum opens
+    is an answer, and each round has one question.
+
     Raises:
+        DisagreementError: a contributor received other bytes; nothing was decrypted.
         SumRejectedError: tag, range or padding do not fit.
     """
+    _compare_received(context, round, attempt)
     secret, group_key = context.secrets()
     shape = context.state.shapes[round - 1]
     with durable(Step.AGGREGATE_STORED):
@@ -125,6 +131,13 @@ async def fetch_sum(context: JobContext, round: int, attempt: int) -> Path:
     return path
 
 
+def received_hash(context: JobContext, sender: str, round: int, attempt: int) -> bytes:
+    """What ``sender`` has to say that it received, if it holds the bytes that this silo fetched."""
+    _, group_key = context.secrets()
+    sha256 = bytes.fromhex(sha256_of(sum_path(context, round, attempt)))
+    return received_mac(group_key, context.job_id, round, attempt, sender=sender, sum_sha256=sha256)
+
+
 def sum_path(context: JobContext, round: int, attempt: int) -> Path:
     """Where a fetched sum lies."""
     return context.site.outbox.path(context.job, "sum", round, attempt)
@@ -159,6 +172,12 @@ async def _open_again(context: JobContext, round: int) -> None:
     except BaseException:
         forget_opening(context, round, attempt)
         raise
+
+
+def _compare_received(context: JobContext, round: int, attempt: int) -> None:
+    for post in context.state.roster_posts(PostKind.RECEIVED, round=round, attempt=attempt):
+        expected = received_hash(context, post.sender, round, attempt)
+        require_equal(expected, bytes.fromhex(post.content(Received).mac), sender=post.sender)
 
 
 def _opened_sum(context: JobContext, round: int) -> OpenedSum:

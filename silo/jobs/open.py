@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from pathlib import Path
 
@@ -11,13 +10,13 @@ import structlog
 from federation.aggregation import SumWorker
 from federation.messages import BlobKind, BlobRef, Envelope, Failed, Opened, PostKind, Received, Stream, Sum
 from federation.steps import Step, durable
-from privacy.agreement import received_mac, require_equal
 from privacy.encryption.frames import FrameError
 from privacy.errors import TrustError
 from privacy.securesum import SumRejectedError
-from silo.jobs.aggregates import fetch_sum, open_sum_of, sum_manifest, sum_path
+from silo.jobs.aggregates import fetch_sum, open_sum_of, received_hash, sum_manifest, sum_path
 from silo.jobs.context import JobContext
 from silo.site import RecordLostError
+from silo.tensor_files import sha256_of
 
 log = structlog.get_logger("silo")
 
@@ -33,13 +32,13 @@ async def receive(context: JobContext) -> Envelope:
     if stored := context.said(PostKind.RECEIVED, in_round=True):
         return stored
     _check_own_stream(context, sum_manifest(context, *context.at))
-    path = await fetch_sum(context, *context.at)
-    mac = _received_mac(context, context.me, _sha256_of(path))
+    await fetch_sum(context, *context.at)
+    mac = received_hash(context, context.me, *context.at)
     return context.say(Received(mac=mac.hex()), Step.RECEIVED_STORED, in_round=True)
 
 
 async def open_sum(context: JobContext) -> Envelope:
-    """Compare what all received, perhaps recompute the sum, decrypt, and agree on the integers.
+    """Perhaps recompute the sum; compare what all received, decrypt, and agree on the integers.
 
     Every failure is answered by the same word; why stays in this silo's own log.
     """
@@ -47,7 +46,6 @@ async def open_sum(context: JobContext) -> Envelope:
         return stored
     round_, _ = context.at
     try:
-        _compare_received(context)
         if _is_checked(context):
             await _recompute(context)
         digest = await open_sum_of(context, *context.at)
@@ -55,14 +53,6 @@ async def open_sum(context: JobContext) -> Envelope:
         log.error("sum_rejected", job=context.job, round=round_, code=error.code, what=error.message)
         return context.say(Failed(), Step.FAILED_STORED, in_round=True)
     return context.say(Opened(digest=digest.hex()), Step.OPENED_STORED, in_round=True)
-
-
-def _compare_received(context: JobContext) -> None:
-    round_, attempt = context.at
-    mine = _sha256_of(sum_path(context, *context.at))
-    for post in context.state.roster_posts(PostKind.RECEIVED, round=round_, attempt=attempt):
-        expected = _received_mac(context, post.sender, mine)
-        require_equal(expected, bytes.fromhex(post.content(Received).mac), sender=post.sender)
 
 
 def _is_checked(context: JobContext) -> bool:
@@ -108,7 +98,7 @@ async def _recompute(context: JobContext) -> None:
         raise ForgedSumError("the signed streams cannot be added") from error
     finally:
         worker.close()
-    if bytes.fromhex(written.sha256) != _sha256_of(sum_path(context, *context.at)):
+    if written.sha256 != sha256_of(sum_path(context, *context.at)):
         raise ForgedSumError("the coordinator's sum is not the sum of the signed streams")
     for path in (*paths, target):
         if path != outbox.path(context.job, "stream", round_, attempt):
@@ -121,14 +111,3 @@ def _check_own_stream(context: JobContext, manifest: Sum) -> None:
         raise RecordLostError("this silo has no record of the stream it sent")
     if manifest.streams.get(context.me) != mine.content(Stream).sha256:
         raise ForgedSumError("the sum does not contain what this silo sent")
-
-
-def _received_mac(context: JobContext, sender: str, sum_sha256: bytes) -> bytes:
-    round_, attempt = context.at
-    _, group_key = context.secrets()
-    return received_mac(group_key, context.job_id, round_, attempt, sender=sender, sum_sha256=sum_sha256)
-
-
-def _sha256_of(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()

@@ -49,6 +49,7 @@ from silo.audit.receipts import load_receipts
 from silo.data.catalogue import Catalogue, CatalogueItem
 from silo.jobs import close, start
 from silo.jobs import open as opening
+from silo.jobs.aggregates import received_hash
 from silo.jobs.context import JOB_SECRETS, JobContext
 from silo.site import Site
 from silo.worker import Worker
@@ -210,7 +211,7 @@ class Scene:
         """Everybody fetched ``content`` and has posted its keyed hash."""
         self.site.outbox.path(self.state.job, "sum", *self.context.at).write_bytes(content)
         for silo in SILOS:
-            mac = opening._received_mac(self.context, silo, hashlib.sha256(content).digest())
+            mac = received_hash(self.context, silo, *self.context.at)
             envelope = self.sealed(silo, Received(mac=mac.hex()), in_round=True)
             if silo == ME:
                 self.site.outbox.store_post(envelope)

@@ -198,11 +198,6 @@ def test_what_was_drawn_is_charged_even_if_the_silos_own_step_leads_nowhere(tmp_
 # ── the protocol ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a replayed sum is decrypted without comparing it with what the contributors say they received: "
-    "a coordinator has one oracle query for every round that a silo missed, and none is a failed open",
-)
 def test_a_replayed_sum_is_compared_before_it_is_decrypted(tmp_path: Path) -> None:
     worker = CountingWorker()
     stage = Stage(tmp_path, worker=worker)
