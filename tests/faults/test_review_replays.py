@@ -37,7 +37,11 @@ def missed_the_first_round(stage: Stage) -> JobState:
     return board.until(state, Phase.EXCHANGING, round=2, without=lost)
 
 
-def test_a_sum_that_others_received_otherwise_is_never_decrypted(tmp_path: Path) -> None:
+def test_a_sum_that_others_received_otherwise_is_never_decrypted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where this silo's coin says not to recompute the sum."""
+    monkeypatch.setattr(opening, "_is_checked", lambda _context: False)
     worker = CountingWorker()
     stage = Stage(tmp_path, worker=worker)
     state = stage.board.until(stage.state, Phase.OPENING)
