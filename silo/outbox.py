@@ -9,7 +9,9 @@ SQLite with ``secure_delete``; erasing also truncates the write-ahead log. Forwa
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,8 @@ CREATE TABLE IF NOT EXISTS secrets (
     job TEXT NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (job, name));
 CREATE TABLE IF NOT EXISTS contributions (
     job TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL,
-    levels BLOB NOT NULL, private_key BLOB, PRIMARY KEY (job, round, attempt));
+    levels BLOB NOT NULL, private_key BLOB, contributors TEXT NOT NULL DEFAULT '[]',
+    PRIMARY KEY (job, round, attempt));
 """
 
 
@@ -40,10 +43,13 @@ class Contribution:
     Attributes:
         levels: (values,) non-negative, below ``2**bits``.
         private_key: X25519, 32 bytes; absent until the integers were durable.
+        contributors: the silos among which the noise was shared, in roster order; none if an older version
+            stored it, which did not say.
     """
 
     levels: NDArray[np.int64]
     private_key: bytes | None
+    contributors: tuple[str, ...]
 
 
 class Outbox:
@@ -60,6 +66,7 @@ class Outbox:
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute("PRAGMA secure_delete=ON")
             self._db.executescript(_SCHEMA)
+            self._complete()
 
     def close(self) -> None:
         """Close the database."""
@@ -92,18 +99,22 @@ class Outbox:
     def contribution(self, job: str, round_: int, attempt: int) -> Contribution | None:
         """The stored contribution of an attempt."""
         row = self._execute(
-            "SELECT levels, private_key FROM contributions WHERE job = ? AND round = ? AND attempt = ?",
+            "SELECT levels, private_key, contributors FROM contributions "
+            "WHERE job = ? AND round = ? AND attempt = ?",
             (job, round_, attempt),
         ).fetchone()
         if row is None:
             return None
-        return Contribution(np.frombuffer(row[0], dtype="<u4").astype(np.int64), row[1])
+        levels = np.frombuffer(row[0], dtype="<i8").astype(np.int64)
+        return Contribution(levels, row[1], tuple(json.loads(row[2])))
 
-    def store_contribution(self, job: str, round_: int, attempt: int, levels: NDArray[np.int64]) -> None:
-        """Make the integers durable; they have no key yet and cannot leave."""
+    def store_contribution(
+        self, job: str, round_: int, attempt: int, levels: NDArray[np.int64], contributors: Sequence[str]
+    ) -> None:
+        """Make the integers durable, and for whom they are; they have no key yet and cannot leave."""
         self._execute(
-            "INSERT INTO contributions VALUES (?, ?, ?, ?, NULL)",
-            (job, round_, attempt, levels.astype("<u4").tobytes()),
+            "INSERT INTO contributions (job, round, attempt, levels, contributors) VALUES (?, ?, ?, ?, ?)",
+            (job, round_, attempt, levels.astype("<i8").tobytes(), json.dumps(contributors)),
         )
 
     def attach_key(self, job: str, round_: int, attempt: int, private_key: bytes) -> None:
@@ -147,6 +158,12 @@ class Outbox:
             )
         for path in self._directory.glob(f"{job}-*"):
             path.unlink()
+
+    def _complete(self) -> None:
+        """Add what an older version's table lacks."""
+        columns = {row[1] for row in self._db.execute("PRAGMA table_info(contributions)")}
+        if "contributors" not in columns:
+            self._db.execute("ALTER TABLE contributions ADD COLUMN contributors TEXT NOT NULL DEFAULT '[]'")
 
     def _execute(self, statement: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
         with storage_errors(self._path):

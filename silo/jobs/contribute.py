@@ -18,6 +18,7 @@ from privacy.ledger.ledger import Charge
 from silo.jobs.aggregates import bring_up_to_date
 from silo.jobs.context import JobContext
 from silo.jobs.start import check_expiries, check_fingerprints, fetch_catalogue
+from silo.outbox import Contribution
 from silo.release import release_stream
 from silo.site import RecordLostError
 from silo.tasks import ContributionTask, ProtectTask
@@ -30,13 +31,16 @@ async def contribute(context: JobContext) -> Envelope:
     """Make this attempt's integers and post the ephemeral key that will mask them.
 
     A new attempt is always drawn anew: the same integers under other contributors would tell them apart.
+
+    Raises:
+        RecordLostError: what is stored for this attempt was drawn for other contributors.
     """
+    found = _stored(context)
     if stored := context.said(PostKind.EPHEMERAL, in_round=True):
         return stored
     check_expiries(context)
     check_fingerprints(context)
     outbox, (round_, attempt) = context.site.outbox, context.at
-    found = outbox.contribution(context.job, round_, attempt)
     if found is not None and found.private_key is not None:
         return _post_key(context, EphemeralKey.from_bytes(found.private_key))
     if found is None:
@@ -72,7 +76,22 @@ async def _draw(context: JobContext) -> None:
     with durable(Step.CHARGED):
         site.ledger.commit(context.job, round=round_, attempt=attempt, event=drawn.event)
     with durable(Step.CONTRIBUTION_STORED):
-        site.outbox.store_contribution(context.job, round_, attempt, drawn.levels)
+        site.outbox.store_contribution(context.job, round_, attempt, drawn.levels, context.contributors)
+
+
+def _stored(context: JobContext) -> Contribution | None:
+    """This attempt's contribution, if one was drawn.
+
+    Each silo's share of the noise, and so the promise, is for just so many silos. Before a crash the board
+    may have shown this attempt with others; what was drawn then is burned, however it came to that.
+
+    Raises:
+        RecordLostError: it was drawn for other contributors.
+    """
+    found = context.site.outbox.contribution(context.job, *context.at)
+    if found is not None and found.contributors != context.contributors:
+        raise RecordLostError("the contribution of this attempt was drawn for other contributors")
+    return found
 
 
 def _post_key(context: JobContext, key: EphemeralKey) -> Envelope:
@@ -80,11 +99,15 @@ def _post_key(context: JobContext, key: EphemeralKey) -> Envelope:
 
 
 async def protect(context: JobContext) -> Envelope:
-    """Mask and encrypt the stored integers into a stream, and announce it."""
+    """Mask and encrypt the stored integers into a stream, and announce it.
+
+    Raises:
+        RecordLostError: they are not there, or were drawn for other contributors.
+    """
+    found = _stored(context)
     if stored := context.said(PostKind.STREAM, in_round=True):
         return stored
     site, (round_, attempt) = context.site, context.at
-    found = site.outbox.contribution(context.job, round_, attempt)
     if found is None or found.private_key is None:
         raise RecordLostError("this silo has lost the contribution of this attempt")
     secret, group_key = context.secrets()

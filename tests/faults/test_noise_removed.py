@@ -270,9 +270,9 @@ def opened(roster: Roster, frames: list[bytes]) -> Integers:
 
 def test_a_record_takes_one_contribution_and_keeps_its_first_key(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path)
-    outbox.store_contribution("job", 1, 1, np.arange(5))
+    outbox.store_contribution("job", 1, 1, np.arange(5), ("a", "b"))
     with pytest.raises(Exception, match="UNIQUE"):
-        outbox.store_contribution("job", 1, 1, np.arange(5) + 1)
+        outbox.store_contribution("job", 1, 1, np.arange(5) + 1, ("a", "b"))
     outbox.attach_key("job", 1, 1, b"first")
     outbox.attach_key("job", 1, 1, b"other")
     kept = outbox.contribution("job", 1, 1)

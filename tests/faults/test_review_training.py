@@ -82,11 +82,6 @@ def test_an_absent_silos_card_covers_a_person_who_was_released_by_another_silo()
     assert card["privacy"]["epsilon"] >= lost_by_them
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a stored contribution does not say for how many silos its noise was drawn; a restarted agent "
-    "that is shown another history posts it for fewer silos, whose shares would have to be larger",
-)
 def test_noise_drawn_for_four_silos_is_never_posted_for_three(tmp_path: Path) -> None:
     stage = Stage(tmp_path)
     start = stage.state

@@ -14,7 +14,8 @@ from silo.outbox import Outbox
 
 JOB, OTHER = "ab" * 16, "cd" * 16
 KEY = PrivateKey.generate()
-LEVELS = np.array([0, 3, 2**22 - 1])
+LEVELS = np.array([0, 3, 2**32 + 5, 2**46], dtype=np.int64)  # one value a slot: up to 46 bits
+SILOS = ("shop-a", "shop-b", "shop-c")
 SECRET = b"a secret of this very job, 32 by"
 
 
@@ -40,10 +41,11 @@ def test_the_first_secret_stays(outbox: Outbox) -> None:
 
 def test_integers_are_durable_before_their_key_and_keep_the_first_one(outbox: Outbox) -> None:
     assert outbox.contribution(JOB, 1, 1) is None
-    outbox.store_contribution(JOB, 1, 1, LEVELS)
+    outbox.store_contribution(JOB, 1, 1, LEVELS, SILOS)
     found = outbox.contribution(JOB, 1, 1)
     assert found is not None
     assert found.private_key is None
+    assert found.contributors == SILOS
     np.testing.assert_array_equal(found.levels, LEVELS)
     outbox.attach_key(JOB, 1, 1, b"first")
     outbox.attach_key(JOB, 1, 1, b"second")
@@ -58,9 +60,22 @@ def test_a_key_without_integers_is_not_kept(outbox: Outbox) -> None:
 
 
 def test_a_second_contribution_of_an_attempt_is_impossible(outbox: Outbox) -> None:
-    outbox.store_contribution(JOB, 1, 1, LEVELS)
+    outbox.store_contribution(JOB, 1, 1, LEVELS, SILOS)
     with pytest.raises(sqlite3.IntegrityError):
-        outbox.store_contribution(JOB, 1, 1, LEVELS + 1)
+        outbox.store_contribution(JOB, 1, 1, LEVELS + 1, SILOS)
+
+
+def test_a_contribution_of_an_older_version_is_for_nobody(outbox: Outbox, tmp_path: Path) -> None:
+    """It does not say for whom its noise was drawn, so it fits no attempt and is burned."""
+    outbox.close()
+    with closing(sqlite3.connect(tmp_path / "outbox" / "outbox.db", isolation_level=None)) as older:
+        older.execute("ALTER TABLE contributions DROP COLUMN contributors")
+        older.execute(
+            "INSERT INTO contributions VALUES (?, 1, 1, ?, NULL)", (JOB, LEVELS.astype("<u4").tobytes())
+        )
+    found = Outbox(tmp_path).contribution(JOB, 1, 1)
+    assert found is not None
+    assert found.contributors == ()
 
 
 def test_erasing_leaves_no_byte_of_a_secret_and_nothing_of_other_jobs_lost(
@@ -69,7 +84,7 @@ def test_erasing_leaves_no_byte_of_a_secret_and_nothing_of_other_jobs_lost(
     for job in (JOB, OTHER):
         outbox.store_secret(job, "key", SECRET + job.encode())
         outbox.path(job, "stream", 1, 1).write_bytes(b"frames")
-        outbox.store_contribution(job, 1, 1, LEVELS)
+        outbox.store_contribution(job, 1, 1, LEVELS, SILOS)
         outbox.attach_key(job, 1, 1, SECRET + job.encode())
     assert b"".join(path.read_bytes() for path in tmp_path.rglob("outbox.db*")).count(SECRET) >= 4
     outbox.erase_secrets(JOB)
@@ -85,7 +100,7 @@ def test_erasing_leaves_no_byte_of_a_secret_and_nothing_of_other_jobs_lost(
 def test_of_an_opened_round_only_what_was_said_is_kept(outbox: Outbox) -> None:
     for round_ in (1, 2, 11):
         for job in (JOB, OTHER):
-            outbox.store_contribution(job, round_, 1, LEVELS)
+            outbox.store_contribution(job, round_, 1, LEVELS, SILOS)
             outbox.attach_key(job, round_, 1, SECRET)
             for kind in ("stream", "sum", "stream-of-shop-2-1"):
                 outbox.path(job, kind, round_, 1).write_bytes(b"frames")
@@ -105,10 +120,10 @@ def test_of_an_opened_round_only_what_was_said_is_kept(outbox: Outbox) -> None:
 
 def test_another_attempt_has_a_contribution_of_its_own(outbox: Outbox) -> None:
     """The same integers under other contributors would show one silo: none is ever found twice."""
-    outbox.store_contribution(JOB, 1, 1, LEVELS)
+    outbox.store_contribution(JOB, 1, 1, LEVELS, SILOS)
     outbox.attach_key(JOB, 1, 1, b"first")
     assert outbox.contribution(JOB, 1, 2) is None
-    outbox.store_contribution(JOB, 1, 2, LEVELS + 1)
+    outbox.store_contribution(JOB, 1, 2, LEVELS + 1, SILOS)
     found = outbox.contribution(JOB, 1, 2)
     assert found is not None
     assert found.private_key is None
