@@ -66,6 +66,7 @@ def trained(tmp_path: Path, **changes: Any) -> SmallFederation:
         "hidden": 3,
         "rounds": 4,
         "bias_epsilon": 0.0,
+        "input_dropout": 0.0,
         "target_epsilon": 3.0,
         "verify_sums": 0.0,
     }
