@@ -25,8 +25,20 @@ SHORTEST_WAIT_SECONDS = 0.01
 
 
 class _Wait(NamedTuple):
-    progress: tuple[object, ...]
+    owed: tuple[object, ...]
+    bytes_here: int | None
+    begun: float
     since: float
+
+    def seen(self, now: _Wait) -> _Wait:
+        """This wait as it goes on: arriving bytes start the clock anew, but not that of the whole duty."""
+        if self.owed != now.owed:
+            return now
+        return self if self.bytes_here == now.bytes_here else now._replace(begun=self.begun)
+
+    def late_by(self, now: float, limit: float) -> float:
+        """Seconds beyond its time; a duty that always progresses has ``GIVE_UP_FACTOR`` times as much."""
+        return max(now - (self.since + limit), now - (self.begun + GIVE_UP_FACTOR * limit))
 
 
 class Patience:
@@ -40,7 +52,8 @@ class Patience:
         """The silos that have been waited for too long, in roster order.
 
         A silo has ``round_minutes`` for what it owes in each phase. Its clock starts with the phase, and anew
-        with each sign of life: a post, or bytes of an upload. Where going on would end the job, because too
+        with each sign of life: a post, or bytes of an upload; but a duty that only trickles is late after
+        ``GIVE_UP_FACTOR`` times as long. Where going on would end the job, because too
         few would be left or no further burned round is paid for, there is much more time.
 
         Args:
@@ -84,8 +97,7 @@ class Patience:
                 due, here = duty(state, silo), bytes_here.get(silo)
                 if due is Duty.UPLOAD and here is None:
                     continue
-                wait = _Wait((due, state.round, state.attempt, here), now)
-                known = before.get(silo)
-                waits[silo] = known if known is not None and known.progress == wait.progress else wait
+                wait = _Wait((due, state.round, state.attempt), here, now, now)
+                waits[silo] = before[silo].seen(wait) if silo in before else wait
         self._waits[state.job] = waits
-        return {silo: now - (wait.since + limit) for silo, wait in waits.items()}
+        return {silo: wait.late_by(now, limit) for silo, wait in waits.items()}

@@ -85,7 +85,7 @@ class Draft:
     min_silos: int | None = None
     round_minutes: float | None = None
     max_failed_opens: int = 2
-    max_burned_rounds: int = 0
+    max_burned_rounds: int | None = None
     rank: int | None = None
     features: int | None = None
     hidden: int | None = None
@@ -241,7 +241,8 @@ def _training(draft: Draft, recipe: Recipe | None) -> dict[str, Any]:
         local_steps=draft.local_steps if recipe or draft.local_steps != 1 else None,
         local_learning_rate=draft.local_learning_rate,
     )
-    return (_usual_training(draft, recipe) if recipe else {"rounds": 1}) | asked
+    usual = _usual_training(draft, recipe) if recipe else {"rounds": 1, "max_burned_rounds": 0}
+    return usual | asked
 
 
 def _usual_training(draft: Draft, recipe: Recipe) -> dict[str, Any]:
@@ -249,7 +250,7 @@ def _usual_training(draft: Draft, recipe: Recipe) -> dict[str, Any]:
     is_adam = (draft.optimizer or recipe.optimizer) == "adam"
     return {
         "rounds": recipe.rounds,
-        "max_burned_rounds": 0,
+        "max_burned_rounds": _usual_burned_rounds(draft, recipe),
         "sample_rate": 1.0,
         "expected_batch_size": float(everybody),
         "optimizer": recipe.optimizer,
@@ -261,6 +262,13 @@ def _usual_training(draft: Draft, recipe: Recipe) -> dict[str, Any]:
         "local_steps": 1,
         **_given(local_learning_rate=recipe.local_learning_rate if draft.local_steps > 1 else None),
     }
+
+
+def _usual_burned_rounds(draft: Draft, recipe: Recipe) -> int:
+    """A tenth of the rounds where they may go on without a silo: each absence burns one."""
+    if draft.min_silos is None or draft.min_silos >= len(draft.silos):
+        return 0
+    return math.ceil((draft.rounds or recipe.rounds) / 10)
 
 
 def _privacy(draft: Draft, recipe: Recipe | None) -> dict[str, Any]:

@@ -53,7 +53,13 @@ class PromiseOptions:
     metrics_epsilon: Annotated[
         float | None, typer.Option(help="Release noised metrics, inside --epsilon; default: none.")
     ] = None
-    max_burned_rounds: Annotated[int, typer.Option(help="Failed sums to pay for in advance.")] = 0
+    max_burned_rounds: Annotated[
+        int | None,
+        typer.Option(
+            help="Failed sums to pay for in advance; default: 0, a tenth of the rounds where they may go on "
+            "without a silo."
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +97,8 @@ class ModelOptions:
         int | None, typer.Option(help="autoencoder: width of the hidden layer; default: 32.")
     ] = None
     input_dropout: Annotated[
-        float | None, typer.Option(help="autoencoder: share of a history that a step hides and asks for; default: 0.4.")
+        float | None,
+        typer.Option(help="autoencoder: share of a history that a step hides and asks for; default: 0.4."),
     ] = None
     seed: Annotated[
         int | None, typer.Option(help="autoencoder: of its first weights, public; default: 0.")

@@ -48,8 +48,10 @@ _LARGEST_GRID = 2**30
 _PAIR_LOAD_PERCENT = 3
 # No coordinate of a clipped gradient stands for more than a quarter of its norm on average over a batch.
 _GRADIENT_LOAD_PERCENT = 25
-# Clipping and summing in floating point, relative to the clip norm.
+# Clipping and summing in floating point, relative to the clip norm, for so many users a step at most; it grows
+# with their square at most (privacy/dpsgd).
 _FLOAT_ERROR = 1e-5
+USERS_OF_FLOAT_ERROR = 1 << 17
 
 Purpose = Literal["popularity", "training", "metrics"]
 
@@ -174,7 +176,8 @@ def sensitivity_in_one_silo(plan: Plan) -> float:
     grid = plan.privacy.grid
     if plan.is_statistics:
         return float(grid)
-    return grid * (1 + _FLOAT_ERROR) + math.sqrt(num_values(plan))
+    crowd = max(1.0, plan.max_users_per_silo / USERS_OF_FLOAT_ERROR)
+    return grid * (1 + _FLOAT_ERROR * crowd**2) + math.sqrt(num_values(plan))
 
 
 def coarsest_grid(plan: Plan) -> int:

@@ -20,7 +20,7 @@ Guarantees
 Floating point
 --------------
 One person's presence moves the sum by at most ``(1 + 1e-5) C``, C = ``max_grad_norm``; plans pay for that
-(``policies.price``). The parts, for up to 2^17 users a step and float64, the only type accepted:
+(``policies.shapes``). The parts, for up to 2^17 users a step and float64, the only type accepted:
 
 1. *Their own gradient*: at most C in real arithmetic. The factor comes from a norm that is right to 2^-31 of
    itself and leaves a slack of 2^-30.
@@ -33,17 +33,18 @@ One person's presence moves the sum by at most ``(1 + 1e-5) C``, C = ``max_grad_
    users: 2.6e-6 C. In float32 the usual is 1e-7, beyond the price from fifty users on: refused.
 
 Rows are *not* put on the grid of ``clip_rows``: part 3 could then move each coordinate of everybody by a
-whole grid unit, where values lie on its lines. A step made of several calls adds up their users.
+whole grid unit, where values lie on its lines. A step made of several calls adds up their users. Parts 2 and
+3 grow at most with the square of the users, so a plan for more than 2^17 in a silo pays that much more.
 """
 
 from __future__ import annotations
 
 from privacy.dpsgd.accountants import opacus_prv_epsilon, opacus_rdp_epsilon
 from privacy.dpsgd.base import LossPerUser, Mode, PerUserGradientError
-from privacy.dpsgd.gradients import MAX_USERS, PerUserGradients
+from privacy.dpsgd.gradients import USERS_AT_BASE_PRICE, PerUserGradients
 
 __all__ = [
-    "MAX_USERS",
+    "USERS_AT_BASE_PRICE",
     "LossPerUser",
     "Mode",
     "PerUserGradientError",

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from typing_extensions import override
 
 from federation.absences import GIVE_UP_FACTOR, Patience
@@ -18,7 +19,8 @@ from federation.rounds import JobState, Phase, advance
 from policies.canonical import digest
 from policies.decision import authorize
 from policies.price import committed_events, schedule, spent_epsilon
-from privacy.dpsgd import MAX_USERS
+from policies.shapes import USERS_OF_FLOAT_ERROR
+from privacy.dpsgd import USERS_AT_BASE_PRICE, PerUserGradients
 from privacy.dpsgd import gradients as gradients_module
 from privacy.errors import ArchipelError, DataError, UsageError
 from privacy.events import EventCount, GaussianEvent
@@ -102,15 +104,10 @@ def test_noise_drawn_for_four_silos_is_never_posted_for_three(tmp_path: Path) ->
     assert not np.array_equal(posted.levels, drawn.levels)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the price of floating point holds for 2^17 users a step; a plan for more is priced the same, and "
-    "a step in several calls is never held to the bound",
-)
 def test_a_plan_for_more_users_than_the_float_bound_covers_is_refused_or_priced() -> None:
-    few = small_plan(max_users_per_silo=MAX_USERS // 2)
+    few = small_plan(max_users_per_silo=USERS_AT_BASE_PRICE // 2)
     try:
-        many = small_plan(max_users_per_silo=64 * MAX_USERS, expected_batch_size=100.0)
+        many = small_plan(max_users_per_silo=64 * USERS_AT_BASE_PRICE, expected_batch_size=100.0)
     except ArchipelError:
         return
     relative = [
@@ -123,20 +120,17 @@ def test_a_plan_for_more_users_than_the_float_bound_covers_is_refused_or_priced(
 # ── what depends on rows and shows ───────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="one user above MAX_USERS in a call is an error that stops the silo: everybody sees the number",
-)
-def test_one_user_more_is_no_error_at_contribution_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bound stands for 2^17; a catalogue of up to 32 items puts so many users into one call."""
-    monkeypatch.setattr(gradients_module, "MAX_USERS", 29)
-    plan = small_plan()
-    catalogue = make_catalogue()
-    family = get_family(plan)(plan, catalogue)
-    histories = random_histories(0, num_users=30)
-    for number in (29, 30):
-        rows = make_interactions(histories[:number], catalogue)
-        family.contribute(rows, family.initial_state(), 0, schedule(plan)[0])
+def test_no_number_of_users_is_an_error_at_contribution_time() -> None:
+    """The float bound holds for 2^17 users at its base price; a plan for more pays for them."""
+    assert USERS_OF_FLOAT_ERROR == USERS_AT_BASE_PRICE
+    gradients = PerUserGradients(torch.nn.Linear(1, 1, dtype=torch.float64), _squares, 1.0)
+    crowd = torch.ones(USERS_AT_BASE_PRICE + 1, 1, dtype=torch.float64)
+    assert np.isfinite(gradients.clipped_sum(crowd)).all()
+
+
+def _squares(model: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    scores: torch.Tensor = model(inputs)
+    return (scores**2).sum(dim=1)
 
 
 @pytest.mark.xfail(
@@ -209,10 +203,6 @@ def test_a_replayed_sum_is_compared_before_it_is_decrypted(tmp_path: Path) -> No
     assert worker.opened == 0
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="every byte of an upload starts the clock anew, so one member holds a round up for ever",
-)
 def test_a_silo_that_trickles_its_upload_is_late_at_last() -> None:
     scene = Scene(patient_plan())
     state = scene.until(scene.start, Phase.COLLECTING)
@@ -248,11 +238,6 @@ def test_a_model_that_cannot_train_is_refused_before_a_round_begins(tmp_path: Pa
         end_session(silo.job_directory)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="min_silos below the roster is completed with max_burned_rounds 0, so the first absence within a "
-    "round still ends the job",
-)
 def test_a_plan_that_may_go_on_without_a_silo_can() -> None:
     try:
         plan = small_plan(min_silos=3)
