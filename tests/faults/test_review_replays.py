@@ -12,8 +12,8 @@ from typing_extensions import override
 from federation.messages import PostKind
 from federation.rounds import JobState, Phase, advance
 from privacy.agreement import DisagreementError
+from silo.jobs import aggregates, recover
 from silo.jobs import open as opening
-from silo.jobs import recover
 from silo.tasks import OpenTask
 from tests.faults.test_review_training import ME, CountingWorker, InlineWorker, Stage
 
@@ -50,7 +50,11 @@ def test_a_sum_that_others_received_otherwise_is_never_decrypted(
     assert (said.kind, worker.opened) == (PostKind.FAILED, 0)
 
 
-def test_a_replayed_sum_that_opens_otherwise_than_signed_is_not_kept(tmp_path: Path) -> None:
+def test_a_replayed_sum_that_opens_otherwise_than_signed_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where all say that they received these very bytes."""
+    monkeypatch.setattr(aggregates, "_compare_received", lambda *_: None)
     stage = Stage(tmp_path, worker=OtherIntegers())
     state = missed_the_first_round(stage)
     with pytest.raises(DisagreementError):
