@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 FIRST_MOMENT_DECAY = 0.9
 ADAM_FLOOR = 1e-8
 LEAST_COUNT = 0.5
+MAX_WEIGHT = 100.0
+"""A training that leads beyond this has diverged. From some 10,000 on gradients lose so many digits that the
+check of one user a step would trip for some users and not for others, in view of everybody."""
 CATALOGUE = "catalogue_sha256"
 
 
@@ -149,7 +152,7 @@ class GradientFamily(Family):
 
         Raises:
             DataError: a sum of another length.
-            TrainingDivergedError: the step leads to weights that are not finite.
+            TrainingDivergedError: the step leads to weights beyond ``MAX_WEIGHT``.
         """
         if shape.purpose == "popularity":
             if len(sums) != self.num_items:
@@ -205,9 +208,9 @@ class GradientFamily(Family):
         for name, shape in self._shapes.items():
             moved[name] = state[name] - step[start : start + prod(shape)].reshape(shape)
             start += prod(shape)
-        if not all(np.isfinite(values).all() for values in moved.values()):
+        if not all(_is_usable(values) for values in moved.values()):
             raise TrainingDivergedError(
-                "a step leads to weights that are not finite", remedy="propose a smaller learning_rate"
+                f"a step leads to weights beyond {MAX_WEIGHT:g}", remedy="propose a smaller learning_rate"
             )
         return moved
 
@@ -254,9 +257,13 @@ class GradientFamily(Family):
             )
         if start[CATALOGUE].tobytes().hex() != self.catalogue.sha256:
             raise CheckpointError("the checkpoint belongs to another catalogue", remedy=remedy)
-        if not all(np.isfinite(start[name]).all() for name in self._shapes):
-            raise CheckpointError("the checkpoint holds a weight that is not finite", remedy=remedy)
+        if not all(_is_usable(start[name]) for name in self._shapes):
+            raise CheckpointError(f"the checkpoint holds a weight beyond {MAX_WEIGHT:g}", remedy=remedy)
         return {name: start[name].copy() for name in self._shapes}
+
+
+def _is_usable(values: Vector) -> bool:
+    return bool((np.abs(values) <= MAX_WEIGHT).all())
 
 
 def _listed(tensors: dict[str, tuple[tuple[int, ...], str]]) -> str:
