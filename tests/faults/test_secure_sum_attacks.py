@@ -431,7 +431,7 @@ def test_one_silo_over_the_head_room_does_not_open_as_if_it_were_right() -> None
         part = slots[start : start + 4096] % PLAIN_MODULUS
         frames.append(Summation().sum_frames([roster.holder.encrypt(part), zeros]))
     with pytest.raises(SumRejectedError):
-        roster.open(frames, layout)
+        roster.open(frames, layout, contributors=4)
 
 
 def test_a_padding_slot_with_a_matching_tag_is_refused(honest: Sum) -> None:
