@@ -11,6 +11,7 @@ from federation.steps import Step, durable
 from policies.canonical import signed_bytes
 from policies.files import write_atomically
 from policies.signing import SignatureError
+from privacy.errors import BudgetExceededError
 from privacy.ledger import records
 from silo.jobs.context import JobContext
 from silo.jobs.model import leave_usable_model, write_model
@@ -49,12 +50,13 @@ async def countersign(context: JobContext) -> Envelope:
 async def finish(context: JobContext) -> None:
     """File the receipts, release what is left of the reservation, erase every secret of the job.
 
-    However it ended: what was opened and paid for stays usable as a model.
+    However it ended: what was opened and paid for stays usable as a model. Where the account cannot pay any
+    more for what left, no model is written here: its card would claim too little.
     """
     site, job = context.site, context.job
     if job in site.ledger.state().jobs:
-        charge_what_left(context)
-        await leave_usable_model(context)
+        if _is_charged(context):
+            await leave_usable_model(context)
         site.ledger.release_rest(job)
         receipts = _valid_receipts(context)
         if receipts:
@@ -68,6 +70,16 @@ async def finish(context: JobContext) -> None:
         for pattern in ("aggregate-*", "*.part", STATE_FILE):
             for path in context.directory.glob(pattern):
                 path.unlink()
+
+
+def _is_charged(context: JobContext) -> bool:
+    """Charge what left; False where the budget was lowered below that meanwhile."""
+    try:
+        charge_what_left(context)
+    except BudgetExceededError as error:
+        log.error("not_charged", job=context.job, code=error.code, what=error.message)
+        return False
+    return True
 
 
 def _valid_receipts(context: JobContext) -> list[records.Receipt]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from federation.messages import PostKind
-from federation.rounds import Phase
+from federation.rounds import JobState, Phase
 from silo.jobs.context import JobContext
 from silo.site import JobRecordLostError, RecordLostError
 
@@ -13,23 +13,33 @@ _KEYS_ARE_NEEDED = frozenset(Phase) - {Phase.PROPOSED, Phase.CLOSING, Phase.WITN
 
 
 def charge_what_left(context: JobContext) -> None:
-    """Charge every attempt of which the board shows a post of this silo.
+    """Charge every attempt in which this silo's people may have been released, here or elsewhere.
 
-    Always charged already, unless the ledger was restored from a backup: then it does not know what has left,
-    and must before anything is given back.
+    Of what this silo has posted, all is charged already, unless the ledger was restored from a backup: then
+    it does not know what has left, and must before anything is given back.
 
     Raises:
         ChargeRefusedError: the restored ledger does not even know the reservation.
+        BudgetExceededError: the budget was lowered meanwhile, and this does not fit any more.
     """
-    state = context.state
+    for round_, attempt in places_that_left(context.state, context.me):
+        event = context.state.shapes[round_ - 1].event
+        context.site.ledger.commit(context.job, round=round_, attempt=attempt, event=event)
+
+
+def places_that_left(state: JobState, silo: str) -> tuple[tuple[int, int], ...]:
+    """The (round, attempt) of which the board shows that people of ``silo`` may be in a contribution.
+
+    Its own ones. Where the plan says that one person may be in several silos, those of every silo: whoever is
+    in two was released by the other while this one was absent, and card and account speak of that person.
+    """
+    is_shared = state.plan.privacy.max_silos_per_user > 1
     left = {
         (place.round, place.attempt)
         for place in state.posts
-        if place.sender == context.me and place.round > 0 and place.kind in _LEFT
+        if place.round > 0 and place.kind in _LEFT and (is_shared or place.sender == silo)
     }
-    for round_, attempt in sorted(left):
-        event = state.shapes[round_ - 1].event
-        context.site.ledger.commit(context.job, round=round_, attempt=attempt, event=event)
+    return tuple(sorted(left))
 
 
 def check_records(context: JobContext) -> None:

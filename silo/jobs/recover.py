@@ -11,6 +11,7 @@ from privacy.securesum import SumRejectedError
 from silo.jobs.aggregates import bring_up_to_date, fetch_sum, forget_opening, open_sum_of
 from silo.jobs.context import JobContext
 from silo.jobs.contribute import burn
+from silo.jobs.records import charge_what_left
 from silo.jobs.start import check_expiries
 
 log = structlog.get_logger("silo")
@@ -19,11 +20,13 @@ log = structlog.get_logger("silo")
 async def come_back(context: JobContext) -> Envelope:
     """Replay every sum that was opened without this silo, then say that it takes part again.
 
-    Said only when it is true: the others count on this silo's contribution from the next attempt on.
+    Its people may have been in those sums, through another silo: that is charged first. Said only when it is
+    true: the others count on this silo's contribution from the next attempt on.
     """
     if stored := context.said(PostKind.RETURN, in_round=True):
         return stored
     check_expiries(context)
+    charge_what_left(context)
     await bring_up_to_date(context, len(context.state.opened))
     return context.say(Return(), Step.RETURN_STORED, in_round=True)
 
