@@ -1,15 +1,18 @@
-"""Write the worked example with the product's own templates and calibration."""
+"""Write the worked examples with the product's own templates and calibration."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from policies.catalog import render_template
 from policies.drafting import Draft, complete_plan
 from policies.plan_text import render_plan
+from privacy.budget import RenyiFilter
 from silo.config import DEFAULT_AGENT_TOML
 
 HERE = Path(__file__).parent
@@ -56,13 +59,88 @@ def trained_plan() -> str:
     return render_plan(complete_plan(replace(DRAFT, family="autoencoder", max_burned_rounds=3)))
 
 
+class Scene(NamedTuple):
+    """A template in use: whose policy it is, the partners, and a plan that it accepts.
+
+    Attributes:
+        silos: the roster; the first one's policy is shown.
+        draft: what the plan decides apart from the roster.
+    """
+
+    silos: tuple[str, ...]
+    draft: dict[str, Any]
+
+
+ORDERS = RenyiFilter(orders=(2.0, 4.0, 8.0, 16.0, 32.0, 64.0))
+SCENES = {
+    "strict": Scene(
+        ("clinic-a", "clinic-b", "clinic-c", "clinic-d"),
+        {
+            "purpose": "care-recommendation",
+            "family": "popularity",
+            "target_epsilon": 1.0,
+            "target_delta": 1e-7,
+            "max_silos_per_user": 4,
+            "colluding_silos": 2,
+            "max_interactions_per_user": 100,
+            "holdout": "none",
+        },
+    ),
+    "social-network": Scene(
+        ("platform", "shop-b", "shop-c", "shop-d"),
+        {
+            "purpose": "content-recommendation",
+            "family": "autoencoder",
+            "target_epsilon": 3.0,
+            "target_delta": 1e-7,
+            "max_silos_per_user": 4,
+            "max_users_per_silo": 200_000,
+            "filter": ORDERS,
+            "sample_rate": 0.05,
+            "rounds": 100,
+        },
+    ),
+    "research": Scene(
+        ("uni-a", "uni-b", "uni-c"),
+        {"purpose": "research", "target_epsilon": 8.0, "filter": ORDERS, "metrics_epsilon": 1.0},
+    ),
+    "vertical-partner": Scene(
+        ("bank-a", "shop-b", "shop-c", "shop-d"),
+        {
+            "purpose": "offer-recommendation",
+            "family": "popularity",
+            "target_epsilon": 2.0,
+            "target_delta": 1e-6,
+            "max_silos_per_user": 4,
+            "colluding_silos": 2,
+            "max_interactions_per_user": 100,
+        },
+    ),
+}
+
+
+def scene_policy(template: str) -> str:
+    """A template with its partners named and nothing else changed."""
+    me, *partners = SCENES[template].silos
+    return render_template(template, silo=me, expires=date(2027, 6, 30), with_members=partners)
+
+
+def scene_plan(template: str) -> str:
+    """A plan that the first silo's policy accepts."""
+    scene = SCENES[template]
+    return render_plan(complete_plan(replace(DRAFT, silos=scene.silos, **scene.draft)))
+
+
 FILES: dict[str, Callable[[], str]] = {
     "policy.yaml": policy,
     "plan.yaml": plan,
     "plan-autoencoder.yaml": trained_plan,
     "agent.toml": lambda: DEFAULT_AGENT_TOML,
+    **{f"{name}/policy.yaml": partial(scene_policy, name) for name in SCENES},
+    **{f"{name}/plan.yaml": partial(scene_plan, name) for name in SCENES},
 }
 
 if __name__ == "__main__":
     for name, render in FILES.items():
+        (HERE / name).parent.mkdir(exist_ok=True)
         (HERE / name).write_text(render(), encoding="utf-8")

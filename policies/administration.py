@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from policies.canonical import digest
 from policies.charter import Administrators, Card, Charter, check_certificate
-from policies.documents import Problem
+from policies.documents import PolicyFileError, Problem
 from policies.files import (
     load_card,
     load_signatures,
@@ -231,6 +231,7 @@ def sign_policy(
             remedy=f"write silo: {silo}",
         )
     require_unexpired("policy", policy.expires, now)
+    require_enforceable(policy, str(path))
     key = _administrator_key(directory, silo, administrators, key_file, passphrase)
     payload = policy.signed_bytes()
     signatures = _kept(path, payload).signed_by(key, payload)
@@ -279,7 +280,7 @@ def check_policy(directory: Path, now: datetime) -> PolicyCheck:
     """
     path = directory / "policy.yaml"
     policy = load_yaml(path, SiloPolicy)
-    problems = [*_expiry_problems(policy, now)]
+    problems = [*_expiry_problems(policy, now), *_unenforced_problems(policy)]
     warnings = [*policy.warnings(), *_file_warnings(policy, directory)]
     is_signed = False
     if (directory / "card.json").exists() or (directory / "charter.yaml").exists():
@@ -381,6 +382,23 @@ def _is_signed(path: Path, policy: SiloPolicy, administrators: Administrators) -
     signatures = _kept(path, policy.signed_bytes())
     signers = valid_signers(policy.signed_bytes(), signatures, administrators.keys)
     return len(signers) >= administrators.threshold
+
+
+def require_enforceable(policy: SiloPolicy, source: str) -> SiloPolicy:
+    """Accept a policy whose every field something holds to.
+
+    Raises:
+        PolicyFileError: a field that would do nothing.
+    """
+    problems = tuple(_unenforced_problems(policy))
+    if problems:
+        raise PolicyFileError(source, problems)
+    return policy
+
+
+def _unenforced_problems(policy: SiloPolicy) -> Iterator[Problem]:
+    for field, why in policy.unenforced():
+        yield Problem(0, field, why, "remove it until there are such plans")
 
 
 def _expiry_problems(policy: SiloPolicy, now: datetime) -> list[Problem]:

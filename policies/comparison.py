@@ -141,6 +141,12 @@ def _presence_allows(old: Any, new: Any) -> Direction:
     return "other"
 
 
+def _added_is_weaker(old: Any, new: Any) -> Direction:
+    """Lists of renewals; what counts is how much they add."""
+    before, after = (sum(item["epsilon"] for item in renewals or ()) for renewals in (old, new))
+    return "weaker" if after > before else "stricter" if after < before else "other"
+
+
 def _noised_is_weaker(_old: Any, new: Any) -> Direction:
     return "weaker" if new == "noised" else "stricter"
 
@@ -159,6 +165,11 @@ _FIELDS: Final[tuple[_Known, ...]] = (
     ),
     _Known("budgets.*.filter", _always("other"), "no ledger takes another filter for an account it has"),
     _Known("budgets.*.orders", _always("other"), "no ledger takes other orders for an account it has"),
+    _Known("budgets.*.scope", _always("other"), "whether additions to the budget are declared"),
+    _Known("budgets.*.renewals", _added_is_weaker, "what may be added to the budget later"),
+    _Known("budgets.*.renewed", _more_is_weaker, "declared renewals taken: {amount}"),
+    _Known("budgets.*.expires", _more_is_weaker, "until when plans may draw on the account"),
+    _Known("budgets.*.max_epsilon_with.*", _more_is_weaker, "what all jobs with one partner may cost"),
     _Known(
         "datasets.*.max_interactions_per_user", _more_is_weaker, "{amount} of one person's history is used"
     ),

@@ -20,7 +20,7 @@ from policies.charter import Charter
 from policies.freezing import Hold
 from policies.plan import Plan
 from policies.price import reserved_events, schedule
-from policies.reasons import BUDGET_EXCEEDED, Reason, reasons_against, unaffordable
+from policies.reasons import BUDGET_EXCEEDED, Reason, Rosters, reasons_against, unaffordable
 from policies.silo_policy import SiloPolicy
 from privacy.errors import BudgetExceededError, DeniedError, TrustError
 from privacy.events import Event, EventCount
@@ -118,6 +118,7 @@ def authorize(
     charter: Charter,
     proposer: str | None = None,
     hold: Hold | None = None,
+    rosters: Rosters | None = None,
 ) -> Authorization:
     """Allow a plan as proposed, or deny it.
 
@@ -129,6 +130,7 @@ def authorize(
         charter: the trusted charter.
         proposer: the party that signed the proposal; left out: this silo's own forecast.
         hold: what stops all new jobs, if anything does.
+        rosters: the silos of each job of the ledger; one that is missing counts for every partner's cap.
 
     Returns:
         What a release and the ledger demand to see.
@@ -137,7 +139,9 @@ def authorize(
         PolicyDeniedError: with every reason.
     """
     reasons = tuple(
-        reasons_against(plan, policy, ledger_state, now, charter=charter, proposer=proposer, hold=hold)
+        reasons_against(
+            plan, policy, ledger_state, now, charter=charter, proposer=proposer, hold=hold, rosters=rosters
+        )
     )
     if reasons:
         raise PolicyDeniedError(reasons)

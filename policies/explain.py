@@ -32,6 +32,7 @@ def explain_policy(policy: SiloPolicy, now: datetime) -> tuple[Paragraph, ...]:
         Paragraph("What it may cost a person", tuple(_cost(policy))),
         Paragraph("What leaves this silo", tuple(_leaves(policy))),
         Paragraph("What nobody outside learns", tuple(_stays(policy))),
+        Paragraph("If a person asks to be erased", tuple(_erasure(policy))),
     )
 
 
@@ -88,19 +89,34 @@ def _cost(policy: SiloPolicy) -> Iterator[str]:
     yield f"One plan may cost at most epsilon {ceiling:g}, everything it releases included."
     for name, budget in policy.budgets.items():
         yield (
-            f"All plans together, for ever, may cost each of the {name} at most epsilon {budget.epsilon:g} "
-            f"(delta {budget.delta:g}); {_filter_words(budget)}."
+            f"All plans together, for ever, may cost each of the {name} at most epsilon "
+            f"{budget.total_epsilon:g} (delta {budget.delta:g}); {_filter_words(budget)}."
         )
         yield (
             f"With all of it spent, somebody who thought it a coin toss whether a person is of the {name} "
-            f"could become {_guess_rate(budget.epsilon)} sure, and no surer."
+            f"could become {_guess_rate(budget.total_epsilon)} sure, and no surer."
         )
+        yield from _account_limits(name, budget)
+
+
+def _account_limits(name: str, budget: AccountBudget) -> Iterator[str]:
+    for number, renewal in enumerate(budget.renewals or (), start=1):
+        taken = "has been taken" if number <= budget.renewed else "may be taken by a newer signed version"
+        yield (
+            f"Renewal {number} adds epsilon {renewal.epsilon:g} from {renewal.date.isoformat()} on; "
+            f"it {taken}. Nothing that was spent is forgotten."
+        )
+    if budget.expires is not None:
+        yield f"No plan draws on the account of the {name} after {budget.expires.isoformat()}."
+    for partner, cap in (budget.max_epsilon_with or {}).items():
+        yield f"All plans with {partner} together may cost each of the {name} at most epsilon {cap:g}."
 
 
 def _leaves(policy: SiloPolicy) -> Iterator[str]:
     yield (
         "Sums over all silos, with noise, encrypted and masked; the members open them and so share the model."
     )
+    yield "The coordinator forwards what it cannot open: it learns who takes part, when, and sizes."
     if policy.accepts.metrics == "noised":
         yield "Quality figures, with noise, paid from the same account."
     else:
@@ -118,6 +134,26 @@ def _stays(policy: SiloPolicy) -> Iterator[str]:
     yield "The remaining budget is shown here only; others see reason codes of a refusal."
     if policy.serving.mode == "own_features_only":
         yield "Recommendations for a person are made from this silo's own data of that person."
+
+
+def _erasure(policy: SiloPolicy) -> Iterator[str]:
+    with_list = [name for name, dataset in policy.datasets.items() if dataset.exclude_users]
+    without = [name for name in policy.datasets if name not in with_list]
+    if with_list:
+        yield f"Who is on the opt-out list of {_all_of(tuple(with_list))} is in no job from the next one on."
+    if without:
+        yield (
+            f"{_all_of(tuple(without))} has no opt-out list (exclude_users): delete the person's rows, "
+            "and no later job has them."
+        )
+    yield (
+        "Models that were released stay where they are, at every member: they were made so that nobody can "
+        "tell from them, beyond the epsilon above, whether the person was ever in the data."
+    )
+    yield (
+        "What was spent stays spent. The ledger names no person, so there is nothing in it to erase. What "
+        "this silo keeps un-noised, its files of rows above all, holds the person until it is made again."
+    )
 
 
 def _filter_words(budget: AccountBudget) -> str:

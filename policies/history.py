@@ -8,6 +8,7 @@ a difference of the law.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,13 +17,13 @@ from policies.canonical import digest
 from policies.charter import Charter
 from policies.files import load_yaml
 from policies.plan import Plan
-from policies.reasons import Reason, reasons_against
+from policies.reasons import Reason, Rosters, reasons_against
 from policies.silo_policy import SiloPolicy
 from privacy.errors import ArchipelError
 from privacy.ledger.chain import LogReader
 from privacy.ledger.fold import Fold
 from privacy.ledger.records import RESERVED
-from privacy.ledger.state import AccountStatus, LedgerState
+from privacy.ledger.state import AccountStatus, JobStatus, LedgerState
 
 _NOTHING = LedgerState({}, {})
 _EXPIRIES = ("policy_expired", "charter_expired")
@@ -53,11 +54,13 @@ class Past:
         plans: plans answered since the day asked for, oldest first.
         unreadable: jobs whose plan cannot be read.
         now: the ledger as it stands.
+        rosters: the silos of its jobs.
     """
 
     plans: tuple[PastPlan, ...]
     unreadable: tuple[str, ...]
     now: LedgerState
+    rosters: Rosters
 
 
 @dataclass(frozen=True)
@@ -94,11 +97,17 @@ def read_past(directory: Path, since: datetime) -> Past:
         known.get(job) or PastPlan(job, plan, now)
         for job, (_, plan) in sorted(plans.items(), key=lambda item: item[1][0])
     ]
-    return Past(tuple(found), tuple(unreadable), now)
+    return Past(tuple(found), tuple(unreadable), now, read_rosters(directory, now.jobs))
 
 
 def flips(
-    plans: Sequence[PastPlan], old: SiloPolicy, new: SiloPolicy, *, charter: Charter, now: datetime
+    plans: Sequence[PastPlan],
+    old: SiloPolicy,
+    new: SiloPolicy,
+    *,
+    charter: Charter,
+    now: datetime,
+    rosters: Rosters | None = None,
 ) -> tuple[Flip, ...]:
     """Return the plans that the two policies answer differently, in the order given.
 
@@ -108,15 +117,21 @@ def flips(
         new: the other.
         charter: who is a member.
         now: reference time, aware.
+        rosters: the silos of the ledger's jobs.
     """
     answers = (
-        Flip(item.name, *(answer(item, policy, charter=charter, now=now) for policy in (old, new)))
+        Flip(
+            item.name,
+            *(answer(item, policy, charter=charter, now=now, rosters=rosters) for policy in (old, new)),
+        )
         for item in plans
     )
     return tuple(flip for flip in answers if bool(flip.before) != bool(flip.after))
 
 
-def answer(item: PastPlan, policy: SiloPolicy, *, charter: Charter, now: datetime) -> tuple[Reason, ...]:
+def answer(
+    item: PastPlan, policy: SiloPolicy, *, charter: Charter, now: datetime, rosters: Rosters | None = None
+) -> tuple[Reason, ...]:
     """Return the reasons that ``policy`` would have had against a plan; none if it would have accepted.
 
     Args:
@@ -124,9 +139,12 @@ def answer(item: PastPlan, policy: SiloPolicy, *, charter: Charter, now: datetim
         policy: a policy, in force or not.
         charter: who is a member.
         now: reference time, aware.
+        rosters: the silos of the ledger's jobs.
     """
     state = under(item.state, policy)
-    found = reasons_against(item.plan, policy, state, now, charter=charter, proposer=item.proposer)
+    found = reasons_against(
+        item.plan, policy, state, now, charter=charter, proposer=item.proposer, rosters=rosters
+    )
     return tuple(reason for reason in found if reason.code not in _EXPIRIES)
 
 
@@ -147,6 +165,22 @@ def under(state: LedgerState, policy: SiloPolicy) -> LedgerState:
             found, budget=blank.budget, policy_sha256=blank.policy_sha256, policy_version=blank.policy_version
         )
     return LedgerState(accounts, state.jobs)
+
+
+def read_rosters(directory: Path, jobs: Mapping[str, JobStatus]) -> dict[str, tuple[str, ...]]:
+    """Return the silos of a ledger's jobs from the plans kept beside it; without its plan a job is left out.
+
+    Args:
+        directory: the silo's.
+        jobs: of its ledger.
+    """
+    rosters = {}
+    for job, status in jobs.items():
+        with suppress(ArchipelError):
+            plan = load_yaml(directory / "jobs" / job / "plan.yaml", Plan)
+            if digest(plan) == status.plan_sha256:
+                rosters[job] = plan.silos
+    return rosters
 
 
 def _states(

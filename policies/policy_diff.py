@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from policies.charter import Charter
 from policies.comparison import changes
 from policies.files import load_yaml
-from policies.history import Past, PastPlan, flips, read_past, under
+from policies.history import Flip, Past, PastPlan, flips, read_past, under
 from policies.plan import Plan
 from policies.reasons import Reason
 from policies.silo_policy import SiloPolicy
@@ -69,7 +69,9 @@ def compare(
     old, new = load_yaml(old_path, SiloPolicy), load_yaml(new_path, SiloPolicy)
     past = read_past(directory, now - timedelta(days=days))
     asked = [*past.plans, *(PastPlan(str(path), load_yaml(path, Plan), past.now) for path in plans)]
-    turned = flips(asked, old, new, charter=_charter(directory), now=now) if asked else ()
+    turned: tuple[Flip, ...] = ()
+    if asked:
+        turned = flips(asked, old, new, charter=_charter(directory), now=now, rosters=past.rosters)
     found = changes(old, new)
     return {
         "silo": new.silo,

@@ -7,7 +7,7 @@ plan says of its own cost is never believed: its events are composed again under
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,11 +18,16 @@ from policies.plan import NoisedMetrics, Plan
 from policies.price import PlanImpossibleError, plan_epsilon, reserved_events
 from policies.silo_policy import AccountBudget, Dataset, SiloPolicy
 from policies.trust import days_left
-from privacy.accounting import UnsupportedEventError
+from privacy.accounting import Spending, UnsupportedEventError, admit
+from privacy.budget import Budget
 from privacy.errors import BudgetExceededError
+from privacy.events import EventCount
 from privacy.ledger.state import AccountStatus, LedgerState
 
 BUDGET_EXCEEDED = "budget_exceeded"
+
+Rosters = Mapping[str, tuple[str, ...]]
+"""The silos of jobs, by job."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,20 @@ def reasons_against(
     charter: Charter,
     proposer: str | None = None,
     hold: Hold | None = None,
+    rosters: Rosters | None = None,
 ) -> Iterator[Reason]:
-    """Yield every reason to deny a plan; none if it is allowed (see :func:`policies.decision.authorize`)."""
+    """Yield every reason to deny a plan; none if it is allowed.
+
+    Args:
+        plan: as proposed.
+        policy: the trusted policy in force.
+        ledger_state: this silo's accounts.
+        now: one frozen reference time, aware.
+        charter: the trusted charter.
+        proposer: who asks, where known.
+        hold: what stops all new jobs, if anything does.
+        rosters: the silos of each job of the ledger; one that is missing counts for every partner's cap.
+    """
     if hold is not None:
         yield Reason("policy_frozen", "policy", hold.why, "no new job at present", hold.remedy)
     yield from _time_reasons(policy, charter, now)
@@ -66,7 +83,7 @@ def reasons_against(
     yield from _promise_reasons(plan, policy)
     yield from _training_reasons(plan, policy)
     yield from _protection_reasons(plan, policy)
-    yield from _dataset_reasons(plan, policy, ledger_state)
+    yield from _dataset_reasons(plan, policy, ledger_state, now, rosters or {})
 
 
 def _time_reasons(policy: SiloPolicy, charter: Charter, now: datetime) -> Iterator[Reason]:
@@ -198,7 +215,9 @@ def _protection_reasons(plan: Plan, policy: SiloPolicy) -> Iterator[Reason]:
         yield Reason("masks_required", "protection.masks", "none", "pairwise", "write masks: pairwise")
 
 
-def _dataset_reasons(plan: Plan, policy: SiloPolicy, ledger_state: LedgerState) -> Iterator[Reason]:
+def _dataset_reasons(
+    plan: Plan, policy: SiloPolicy, ledger_state: LedgerState, now: datetime, rosters: Rosters
+) -> Iterator[Reason]:
     """What stands against the use of rows, and whether their people's account can pay."""
     named = policy.dataset_for(plan.purpose)
     if named is None:
@@ -223,7 +242,16 @@ def _dataset_reasons(plan: Plan, policy: SiloPolicy, ledger_state: LedgerState) 
         )
     yield from _cost_reasons(plan, budget)
     yield from _home_reasons(ledger_state.home_of(name), dataset.population)
+    if budget.expires is not None and days_left(budget.expires, now) < 0:
+        yield Reason(
+            "budget_expired",
+            "purpose",
+            f"the account {dataset.population} ended on {budget.expires.isoformat()}",
+            "an account that has not ended",
+            f"sign a policy with a later budgets.{dataset.population}.expires",
+        )
     yield from _account_reasons(plan, policy, dataset.population, ledger_state)
+    yield from _partner_reasons(plan, budget, dataset.population, ledger_state, rosters)
 
 
 def _home_reasons(home: str | None, population: str) -> Iterator[Reason]:
@@ -317,6 +345,33 @@ def _payment_reasons(plan: Plan, account: AccountStatus) -> Iterator[Reason]:
         yield unaffordable(error)
     except (PlanImpossibleError, UnsupportedEventError):
         return  # said already by _cost_reasons
+
+
+def _partner_reasons(
+    plan: Plan, budget: AccountBudget, population: str, ledger_state: LedgerState, rosters: Rosters
+) -> Iterator[Reason]:
+    """Hold each partner's cap against all jobs with it; one whose roster was lost counts for every partner."""
+    jobs = [job for job in ledger_state.jobs.values() if job.account == population]
+    for partner, cap in (budget.max_epsilon_with or {}).items():
+        if partner not in plan.silos:
+            continue
+        shared = [job for job in jobs if partner in rosters.get(job.job, (partner,))]
+        events = [EventCount(item.event, item.committed) for job in shared for item in job.allowances]
+        events += [item for job in shared for item in job.outstanding]
+        try:
+            events += reserved_events(plan)
+            spending = Spending.of([item for item in events if item.count], budget.filter_spec)
+            admit(spending, Budget(epsilon=cap, delta=budget.delta, filter=budget.filter_spec))
+        except BudgetExceededError as error:
+            yield Reason(
+                BUDGET_EXCEEDED,
+                "privacy.target_epsilon",
+                f"with {partner}: {error.message}",
+                f"epsilon {cap:g} for all jobs with {partner}",
+                f"propose a cheaper plan, or one without {partner}",
+            )
+        except (PlanImpossibleError, UnsupportedEventError):
+            return  # said already by _cost_reasons
 
 
 def unaffordable(error: BudgetExceededError) -> Reason:

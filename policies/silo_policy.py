@@ -20,6 +20,7 @@ from privacy.budget import Budget, FilterSpec, RenyiFilter, ZcdpFilter
 POLICY_KIND = "silo-policy"
 MAX_VERSION = 2**31 - 1
 GENEROUS_EPSILON = 10.0
+MAX_EPSILON = 100.0
 LOOSE_DELTA = 1e-5
 
 Location = Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
@@ -104,32 +105,61 @@ class Dataset(Section):
     unit: Literal["user_row", "user_node"] | None = None
 
 
+class Renewal(Section):
+    """A later addition to what an account may spend, declared before it is taken.
+
+    Attributes:
+        date: the first day on which a policy may take it.
+        epsilon: how much it adds; nothing that was spent is forgotten.
+    """
+
+    date: date
+    epsilon: Annotated[Real, Field(gt=0, le=100)]
+
+
 class AccountBudget(Section):
     """The most that one population's account may ever spend.
 
     Attributes:
-        epsilon: bound on the privacy loss of one person.
+        epsilon: bound on the privacy loss of one person, before any renewal.
         delta: probability with which it may fail.
-        scope: ``lifetime``: nothing is ever forgotten or refilled.
+        scope: ``lifetime``: nothing is ever forgotten or refilled; ``renewals``: declared additions may come.
         filter: the account's accounting, fixed for its life.
         orders: Rényi orders, only with ``filter: renyi``.
+        renewals: the additions, only with ``scope: renewals``; each taken by a signed version of its own.
+        renewed: how many of them have been taken.
+        expires: last day on which a plan may draw on the account; left out = as long as the policy.
+        max_epsilon_with: partner -> the most that all jobs with it in their roster may spend together.
     """
 
     epsilon: Annotated[Real, Field(gt=0, le=100)]
     delta: Annotated[Real, Field(gt=0, le=0.01)]
-    scope: Literal["lifetime"]
+    scope: Literal["lifetime", "renewals"]
     filter: Literal["zcdp", "renyi"]
     orders: tuple[Real, ...] | None = None
+    renewals: Annotated[tuple[Renewal, ...], Field(min_length=1, max_length=100)] | None = None
+    renewed: Annotated[Whole, Field(ge=0, le=100)] = 0
+    expires: date | None = None
+    max_epsilon_with: dict[PartyName, Annotated[Real, Field(gt=0, le=100)]] | None = None
 
     @model_validator(mode="after")
-    def _orders_belong_to_renyi(self) -> AccountBudget:
-        if self.filter == "renyi" and self.orders is None:
-            raise ValueError("orders: missing for a renyi filter; name at most 8, such as [2, 4, 8, 16]")
-        if self.filter == "zcdp" and self.orders is not None:
-            raise ValueError("orders: a zcdp filter has none; remove them, or write filter: renyi")
+    def _fields_belong_together(self) -> AccountBudget:
+        problems = [*_order_problems(self), *_renewal_problems(self)]
+        if problems:
+            raise ValueError("; ".join(problems))
         if self.orders is not None:
             RenyiFilter(kind="renyi", orders=self.orders)
         return self
+
+    @property
+    def total_epsilon(self) -> float:
+        """The first allowance and every renewal that was taken."""
+        return self.epsilon + sum(renewal.epsilon for renewal in self.taken)
+
+    @property
+    def taken(self) -> tuple[Renewal, ...]:
+        """Renewals that were taken."""
+        return (self.renewals or ())[: self.renewed]
 
     @property
     def filter_spec(self) -> FilterSpec:
@@ -140,7 +170,7 @@ class AccountBudget(Section):
 
     def to_budget(self) -> Budget:
         """The budget as the ledger knows it."""
-        return Budget(epsilon=self.epsilon, delta=self.delta, filter=self.filter_spec)
+        return Budget(epsilon=self.total_epsilon, delta=self.delta, filter=self.filter_spec)
 
 
 class Requirements(Section):
@@ -189,7 +219,7 @@ class Accepts(Section):
 
 
 class Alignment(Section):
-    """Limits on finding common people (vertical plans).
+    """Limits on finding common people. No plan of this version does that: see :meth:`SiloPolicy.unenforced`.
 
     Attributes:
         capacity: declared size that hides how many people there are.
@@ -205,10 +235,10 @@ class Alignment(Section):
 
 
 class Serving(Section):
-    """Whose features may score a user: ``own_features_only`` or, with a token of the person, more.
+    """Whose features may score a person.
 
     Attributes:
-        mode: the one or the other.
+        mode: ``own_features_only``: this silo's own; anything else waits for plans that could do it.
     """
 
     mode: Literal["own_features_only", "consented_session"] = "own_features_only"
@@ -224,7 +254,7 @@ class SiloPolicy(Section):
         datasets: tables by name.
         budgets: accounts by population: what may ever be learnt about one of its people.
         accepts: what a plan must look like.
-        alignment: limits on finding common people.
+        alignment: limits on finding common people; not signed until there are vertical plans.
         serving: whose features may score a person.
     """
 
@@ -255,9 +285,41 @@ class SiloPolicy(Section):
         """What the administrators sign."""
         return signed_bytes(POLICY_KIND, self)
 
+    def unenforced(self) -> tuple[tuple[str, str], ...]:
+        """Fields, and why nothing of this version would hold to them: such a policy is neither signed nor run."""
+        why = "this version has no vertical plans, so nothing would hold to it"
+        return tuple(
+            (field, why)
+            for field, is_there in (
+                ("alignment", self.alignment is not None),
+                ("serving.mode", self.serving.mode != "own_features_only"),
+            )
+            if is_there
+        )
+
     def warnings(self) -> tuple[str, ...]:
         """What an administrator should look at twice: permissive settings, and those that deny everything."""
         return (*_permissive(self), *_denying(self))
+
+
+def _order_problems(budget: AccountBudget) -> Iterator[str]:
+    if budget.filter == "renyi" and budget.orders is None:
+        yield "orders: missing for a renyi filter; name at most 8, such as [2, 4, 8, 16]"
+    if budget.filter == "zcdp" and budget.orders is not None:
+        yield "orders: a zcdp filter has none; remove them, or write filter: renyi"
+
+
+def _renewal_problems(budget: AccountBudget) -> Iterator[str]:
+    renewals = budget.renewals
+    if (budget.scope == "renewals") != (renewals is not None):
+        yield "renewals: they belong to scope: renewals and to no other; write both or neither"
+    days = [renewal.date for renewal in renewals or ()]
+    if days != sorted(set(days)):
+        yield "renewals: not in the order of their dates; write each date once, the earliest first"
+    if budget.renewed > len(days):
+        yield f"renewed: {budget.renewed} of {len(days)} declared renewals; declare one before it is taken"
+    if budget.epsilon + sum(renewal.epsilon for renewal in renewals or ()) > MAX_EPSILON:
+        yield f"renewals: together with epsilon more than {MAX_EPSILON:g}; that is no promise to a person"
 
 
 def _dataset_problems(policy: SiloPolicy) -> Iterator[str]:
@@ -276,6 +338,9 @@ def _accepts_problems(policy: SiloPolicy) -> Iterator[str]:
             yield f"accepts.purposes.{purpose}: there is no dataset {name}; the datasets are: {known}"
     if policy.silo in policy.accepts.with_members:
         yield f"accepts.with_members: {policy.silo} is this silo itself; name the others only"
+    for name, budget in policy.budgets.items():
+        if policy.silo in (budget.max_epsilon_with or ()):
+            yield f"budgets.{name}.max_epsilon_with: {policy.silo} is this silo itself; name partners only"
     if len(set(policy.accepts.with_members)) != len(policy.accepts.with_members):
         yield "accepts.with_members: a silo stands here twice; write each once"
 
@@ -283,8 +348,9 @@ def _accepts_problems(policy: SiloPolicy) -> Iterator[str]:
 def _permissive(policy: SiloPolicy) -> Iterator[str]:
     accepts = policy.accepts
     for name, budget in policy.budgets.items():
-        if budget.epsilon > GENEROUS_EPSILON:
-            yield f"budgets.{name}.epsilon: {budget.epsilon:g} over a lifetime is a weak promise to a person"
+        total = budget.total_epsilon
+        if total > GENEROUS_EPSILON:
+            yield f"budgets.{name}.epsilon: {total:g} over a lifetime is a weak promise to a person"
         if budget.delta > LOOSE_DELTA:
             yield f"budgets.{name}.delta: {budget.delta:g} is large; stay below one over the number of people"
     for name, dataset in policy.datasets.items():
@@ -295,12 +361,16 @@ def _permissive(policy: SiloPolicy) -> Iterator[str]:
             )
     if accepts.verify_sums == 0:
         yield "accepts.verify_sums: 0 never checks the coordinator's sums"
-    if policy.alignment is not None and policy.alignment.reveal == "both":
-        yield "alignment.reveal: both tells each side who is a customer of the other"
 
 
 def _denying(policy: SiloPolicy) -> Iterator[str]:
     accepts = policy.accepts
+    for name, dataset in policy.datasets.items():
+        if dataset.unit is not None:
+            yield f"datasets.{name}.unit: no plan has the unit {dataset.unit} yet; every plan on it is denied"
+    for name, budget in policy.budgets.items():
+        for partner in (budget.max_epsilon_with or {}).keys() - set(accepts.with_members):
+            yield f"budgets.{name}.max_epsilon_with: {partner} is not in accepts.with_members"
     if not accepts.with_members:
         yield "accepts.with_members: empty, so every plan is denied; name the silos you work with"
     elif accepts.min_silos > len(accepts.with_members) + 1:
@@ -316,8 +386,8 @@ def _denying(policy: SiloPolicy) -> Iterator[str]:
     for name in policy.budgets.keys() - used:
         yield f"budgets.{name}: no dataset draws on this account"
     for name, budget in policy.budgets.items():
-        if name in used and budget.epsilon < accepts.max_epsilon_per_plan:
+        if name in used and budget.total_epsilon < accepts.max_epsilon_per_plan:
             yield (
-                f"budgets.{name}.epsilon: {budget.epsilon:g} is less than accepts.max_epsilon_per_plan "
+                f"budgets.{name}.epsilon: {budget.total_epsilon:g} is less than accepts.max_epsilon_per_plan "
                 f"{accepts.max_epsilon_per_plan:g}; plans between the two are denied by the account"
             )

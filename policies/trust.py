@@ -34,6 +34,7 @@ __all__ = [
     "ExpiredError",
     "FastForwardError",
     "OversizeError",
+    "RenewalTooEarlyError",
     "RollbackError",
     "SignatureError",
     "ThresholdError",
@@ -67,6 +68,12 @@ class FastForwardError(TrustError):
     """A version so high that hardly any newer one could follow."""
 
     code: ClassVar[str] = "fast_forward"
+
+
+class RenewalTooEarlyError(TrustError):
+    """A policy takes a renewal of a budget before the day that was declared for it."""
+
+    code: ClassVar[str] = "renewal_too_early"
 
 
 class WrongSiloError(TrustError):
@@ -200,7 +207,7 @@ def trust_policy(
         PolicyFileError: not a policy.
         WrongSiloError: another silo's policy, or no member of the charter.
         OversizeError, UnsignedError, SignatureError, ThresholdError, ExpiredError, RollbackError,
-        FastForwardError, EquivocationError: not to be trusted.
+        FastForwardError, RenewalTooEarlyError, EquivocationError: not to be trusted.
     """
     policy = parse_yaml(content, SiloPolicy, source)
     detached = parse_signatures(signatures, _signature_name(source))
@@ -215,7 +222,19 @@ def trust_policy(
         )
     _require_successor(policy, previous_version, previous_sha256, source)
     require_unexpired("policy", policy.expires, now)
+    _require_due_renewals(policy, now, source)
     return policy
+
+
+def _require_due_renewals(policy: SiloPolicy, now: datetime, source: str) -> None:
+    for name, budget in policy.budgets.items():
+        early = [renewal.date for renewal in budget.taken if renewal.date > now.astimezone(UTC).date()]
+        if early:
+            raise RenewalTooEarlyError(
+                f"a renewal of {early[0].isoformat()} is taken before its day",
+                where=f"{source}: budgets.{name}.renewed",
+                remedy=f"write renewed: {budget.renewed - len(early)} until then",
+            )
 
 
 def _require_successor(

@@ -91,7 +91,10 @@ def _answers(plan: Plan, questions: Questions) -> dict[str, Any]:
 
 def _verdict(site: Site, plan: Plan, law: Law, state: Any) -> dict[str, Any]:
     try:
-        authorize(plan, law.policy, state, site.now(), charter=site.charter, hold=law.hold)
+        authorize(
+            plan, law.policy, state, site.now(), charter=site.charter, hold=law.hold,
+            rosters=site.rosters(law.policy, state),
+        )  # fmt: skip
     except PolicyDeniedError as denied:
         reasons = [asdict(reason) for reason in denied.reasons]
         return {"silo": site.name, "accepted": False, "reasons": reasons}

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from policies.administration import require_enforceable
 from policies.charter import Charter
 from policies.files import SignedFile, load_yaml, read_limited, read_signed, signature_path, write_atomically
 from policies.freezing import FREEZE_FILE, Freeze, Hold, hold_of, trust_freeze
@@ -102,6 +103,7 @@ class _Judge:
             now=self.now,
             source=str(signed.path),
         )
+        require_enforceable(policy, str(signed.path))
         for name, budget in policy.budgets.items():
             account = self.ledger.accounts.get(name)
             if account is not None and account.budget.filter != budget.filter_spec:

@@ -14,6 +14,7 @@ from policies.charter import Charter
 from policies.decision import Authorization, reauthorize
 from policies.files import load_charter, save_yaml, write_atomically
 from policies.freezing import FREEZE_FILE
+from policies.history import read_rosters
 from policies.plan import Plan
 from policies.signing import PublicKey
 from policies.silo_policy import Dataset, SiloPolicy
@@ -75,6 +76,7 @@ class Site:
             directory / "ledger.db", sign=identity.sign_raw, key_id=identity.key_id, clock=clock
         )
         self.outbox = Outbox(directory)
+        self._rosters: dict[str, tuple[str, ...]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -145,6 +147,14 @@ class Site:
         for population, budget in policy.budgets.items():
             self.ledger.open_account(population, budget.to_budget(), digest(policy), policy.version)
         return self.ledger.state()
+
+    def rosters(self, policy: SiloPolicy, state: LedgerState) -> dict[str, tuple[str, ...]]:
+        """The silos of every job of the ledger, where ``policy`` caps what jobs with a partner may spend."""
+        if not any(budget.max_epsilon_with for budget in policy.budgets.values()):
+            return {}
+        unknown = {job: status for job, status in state.jobs.items() if job not in self._rosters}
+        self._rosters |= read_rosters(self.directory, unknown)
+        return self._rosters
 
     def policy_of(self, job: str) -> SiloPolicy | None:
         """The policy that a job was answered under; it stays that job's law whatever is signed later."""

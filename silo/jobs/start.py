@@ -68,14 +68,16 @@ def _authorise(context: JobContext) -> Authorization:
         raise PolicyDeniedError((_stale(submitted),))
     law = site.law()
     policy = law.policy
+    accounts = site.ledger_state(policy)
     authorization = authorize(
         state.plan,
         policy,
-        site.ledger_state(policy),
+        accounts,
         site.now(),
         charter=site.charter,
         proposer=state.proposer,
         hold=law.hold,
+        rosters=site.rosters(policy, accounts),
     )
     with durable(Step.TERMS_STORED):
         site.remember_job(context.job, state.plan, policy)

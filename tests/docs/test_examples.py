@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from policies.catalog import TEMPLATES
 from policies.decision import authorize
 from policies.files import load_yaml
 from policies.plan import Plan
@@ -21,17 +22,25 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 NOW = datetime(2026, 12, 1, 12, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("name", ["policy.yaml", "plan.yaml", "plan-autoencoder.yaml", "agent.toml"])
+FILES = runpy.run_path(str(EXAMPLES / "make.py"))["FILES"]
+PLANS = sorted(name for name in FILES if Path(name).name.startswith("plan"))
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_the_file_is_what_the_product_writes(name: str) -> None:
-    files = runpy.run_path(str(EXAMPLES / "make.py"))["FILES"]
-    assert (EXAMPLES / name).read_text(encoding="utf-8") == files[name]()
+    assert (EXAMPLES / name).read_text(encoding="utf-8") == FILES[name]()
 
 
-@pytest.mark.parametrize("name", ["plan.yaml", "plan-autoencoder.yaml"])
+def test_every_template_is_shown() -> None:
+    assert {Path(name).parent.name for name in FILES} == {"", *TEMPLATES} - {"retailer"}
+
+
+@pytest.mark.parametrize("name", PLANS)
 def test_the_policy_accepts_the_plan(name: str) -> None:
-    policy, plan = load_yaml(EXAMPLES / "policy.yaml", SiloPolicy), load_yaml(EXAMPLES / name, Plan)
+    path = EXAMPLES / name
+    policy, plan = load_yaml(path.with_name("policy.yaml"), SiloPolicy), load_yaml(path, Plan)
     accepted = authorize(plan, policy, make_ledger(policy), NOW, charter=make_charter(plan.silos))
-    assert accepted.dataset == "purchases"
+    assert accepted.dataset in policy.datasets
     assert plan_epsilon(plan) <= plan.privacy.target_epsilon
 
 

@@ -332,7 +332,13 @@ def test_the_charter_is_that_of_the_caller() -> None:
         ("retailer", {}),
         (
             "strict",
-            {"target_epsilon": 1.0, "target_delta": 1e-7, "colluding_silos": 2, "max_silos_per_user": 4},
+            {
+                "purpose": "care-recommendation",
+                "target_epsilon": 1.0,
+                "target_delta": 1e-7,
+                "colluding_silos": 2,
+                "max_silos_per_user": 4,
+            },
         ),
         ("research", {"purpose": "research", "filter": RenyiFilter(orders=ORDERS), "target_epsilon": 10.0}),
     ],

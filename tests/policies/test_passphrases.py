@@ -77,7 +77,7 @@ def test_nobody_is_asked_where_there_is_no_terminal(key_file, monkeypatch):
 
 def test_a_missing_key_is_told_as_such(tmp_path):
     for call in (
-        lambda: passphrase_of(tmp_path / "x.pem", None),
+        lambda: is_encrypted(tmp_path / "x.pem"),
         lambda: PrivateKey.load(tmp_path / "x.pem"),
     ):
         with pytest.raises(KeyFileError, match="no such key") as caught:

@@ -138,7 +138,6 @@ class TestWarnings:
             ("epsilon: 8.0", "epsilon: 20.0", "weak promise"),
             ("delta: 1.0e-6", "delta: 1.0e-3", "is large"),
             ("verify_sums: 0.1", "verify_sums: 0", "never checks"),
-            ("reveal: none", "reveal: both", "customer of the other"),
             ("min_silos: 3", "min_silos: 4", "cannot come together"),
             ("max_epsilon_per_plan: 4.0", "max_epsilon_per_plan: 9.0", "denied by the account"),
         ],
@@ -181,7 +180,7 @@ class TestTemplates:
         assert (policy.expires, policy.accepts.verify_sums) == (date(2030, 1, 2), 0.25)
 
     def test_an_unknown_template_names_those_there_are(self):
-        with pytest.raises(UsageError, match="retailer, strict, research"):
+        with pytest.raises(UsageError, match="retailer, strict, social-network, vertical-partner, research"):
             render_template("generous", silo="a")
 
     def test_a_silo_name_cannot_smuggle_fields_in(self):
