@@ -130,12 +130,20 @@ class GradientFamily(Family):
 
     @override
     def step_locally(self, state: State, noised: Integers, shape: RoundShape) -> State:
-        """One step of plain SGD; the divisor is this silo's part of the expected batch."""
+        """One step of plain SGD; the divisor is this silo's part of the expected batch.
+
+        A step that leads to weights beyond ``MAX_WEIGHT`` is not taken: its noise is drawn and has to be
+        charged, so nothing that follows from it may keep the contribution back.
+        """
         rate = self.plan.training.local_learning_rate
         if rate is None:
             return super().step_locally(state, noised, shape)
-        gradient = self._gradient(noised, shape, self.expected_batch_size / self.plan.num_silos)
-        return state | self._moved(state, rate * gradient)
+        with np.errstate(all="ignore"):
+            gradient = self._gradient(noised, shape, self.expected_batch_size / self.plan.num_silos)
+            try:
+                return state | self._moved(state, rate * gradient)
+            except TrainingDivergedError:
+                return state
 
     @override
     def local_loss(self, interactions: Interactions, state: State) -> float | None:
@@ -185,7 +193,8 @@ class GradientFamily(Family):
             raise DataError(
                 f"an aggregate of {len(sums)} values is no gradient of {self.num_weights} weights"
             )
-        gradient: Vector = sums.astype(np.float64) * (self.max_grad_norm / (shape.grid * divisor))
+        scale = np.float64(self.max_grad_norm) / (shape.grid * divisor)  # infinite where that underflows to 0
+        gradient: Vector = sums.astype(np.float64) * scale
         return gradient
 
     def _direction(self, state: State, gradient: Vector) -> tuple[Vector, State]:
