@@ -1,0 +1,135 @@
+"""Schedules one after the other: from a seed to what happened and what does not hold."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import silo.session
+from federation.rounds import JobState
+from tests.simulation.invariants import check
+from tests.simulation.probes import KeyPool
+from tests.simulation.schedules import Beginning, Schedule, schedule_of
+from tests.simulation.shortcuts import shortcuts
+from tests.simulation.simulation import Simulation
+from tests.simulation.stages import Stage
+from tests.simulation.trace import Trace
+from tests.simulation.world import Template, copy_disk, template
+
+NUM_KEYS = 3
+RUNS_PER_COLLECTION = 10
+
+Sabotage = Callable[[Simulation], AbstractContextManager[None]]
+
+
+@dataclass
+class Outcome:
+    """What a simulation came to.
+
+    Attributes:
+        schedule: what went wrong in it.
+        trace: what happened.
+        wrongs: invariants that do not hold; empty for a correct product.
+        state: the job as the coordinator's board has it at the end; None if it never began.
+        seconds: virtual time it took.
+    """
+
+    schedule: Schedule
+    trace: Trace
+    wrongs: list[str]
+    state: JobState | None
+    seconds: float
+
+    def report(self) -> str:
+        """Everything a person needs to understand it."""
+        state, seed = self.state, self.schedule.seed
+        end = f"{state.outcome}: {state.reason}" if state else "no job"
+        lines = [f"schedule {seed}", *self.schedule.describe(), "", *self.trace.lines(), ""]
+        lines += [f"ended after {self.seconds:.0f} s, {end}", f"trace {self.trace.digest()}"]
+        lines += [f"WRONG: {wrong}" for wrong in self.wrongs]
+        return "\n".join([*lines, f"replay: python -m tests.simulation {seed}"])
+
+
+@contextmanager
+def simulator() -> Iterator[Simulator]:
+    """Make everything that simulations share."""
+    with template() as disks, shortcuts():
+        yield Simulator(disks, KeyPool(NUM_KEYS))
+
+
+class Simulator:
+    """Runs schedules one after the other.
+
+    Args:
+        template: the disks to begin with.
+        keys: job keys.
+    """
+
+    def __init__(self, template: Template, keys: KeyPool) -> None:
+        self._template = template
+        self._keys = keys
+        self._stages: dict[tuple[str, Beginning], Stage] = {}
+        self._num_runs = 0
+
+    def run(self, schedule: Schedule | int, *, sabotage: Sabotage | None = None) -> Outcome:
+        """Run one schedule and check every invariant.
+
+        Args:
+            schedule: or its seed.
+            sabotage: what to break in the product while it runs; nothing by default.
+        """
+        schedule = schedule_of(schedule) if isinstance(schedule, int) else schedule
+        stage = self._stage(schedule.scenario, schedule.beginning)
+        with self._simulation(schedule, stage, f"run-{schedule.seed}") as simulation:
+            with sabotage(simulation) if sabotage else nullcontext():
+                simulation.loop.run_until_complete(simulation.play())
+            state, wrongs = check(simulation)
+            return Outcome(schedule, simulation.trace, wrongs, state, simulation.loop.time())
+
+    def _stage(self, scenario: str, beginning: Beginning) -> Stage | None:
+        if beginning is Beginning.PROPOSAL:
+            return None
+        if (scenario, beginning) not in self._stages:
+            self._stages[scenario, beginning] = self._make_stage(scenario, beginning)
+        return self._stages[scenario, beginning]
+
+    def _make_stage(self, scenario: str, beginning: Beginning) -> Stage:
+        name = f"{scenario}-{beginning}"
+        kept = self._template.root / name
+        kept.mkdir()
+        with self._simulation(Schedule(0, scenario), None, f"making-{name}") as simulation:
+            left = simulation.loop.run_until_complete(simulation.play_until(beginning))
+            for party, disk in left.items():
+                copy_disk(disk, kept / party)
+            return Stage(
+                disks={party: kept / party for party in left},
+                job=simulation.job,
+                job_key=simulation.job_key,
+                notebook=simulation.notebook,
+                at=simulation.loop.now(),
+            )
+
+    def _collect_garbage(self) -> None:
+        """The loops and tasks of simulations that are over; ``shortcuts`` lets nobody else do it."""
+        self._num_runs += 1
+        if self._num_runs % RUNS_PER_COLLECTION == 0:
+            gc.collect()
+
+    @contextmanager
+    def _simulation(self, schedule: Schedule, stage: Stage | None, name: str) -> Iterator[Simulation]:
+        root = self._template.root / name
+        root.mkdir()
+        simulation = Simulation(self._template, schedule, self._keys, root, stage)
+        simulation.loop.set_exception_handler(simulation.unhandled)
+        try:
+            with simulation.hooked():
+                yield simulation
+        finally:
+            simulation.loop.run_until_complete(simulation.stop())
+            simulation.loop.close()
+            silo.session._SESSIONS.clear()
+            shutil.rmtree(root)
+            self._collect_garbage()
