@@ -59,9 +59,7 @@ class TrainingSession:
         Raises:
             PerUserGradientError: the self-test or a check of this step failed.
         """
-        if not self._is_tested:
-            self._self_test()
-            self._is_tested = True
+        self.self_test()
         total = np.zeros(self._gradients.num_values)
         for batch in self._batches(interactions, users, self.architecture.input_dropout):
             total += self._gradients.clipped_sum(*batch)
@@ -81,8 +79,16 @@ class TrainingSession:
                 total += float(self.architecture.loss_per_user(self._module, *batch).sum())
         return total / num_users
 
-    def _self_test(self) -> None:
-        """Test beside the weights in use: where all are zero, say, every user has the same loss."""
+    def self_test(self) -> None:
+        """Hold the module's gradients of made-up users against autograd's, once.
+
+        Beside the weights in use: where all are zero, say, every user has the same loss.
+
+        Raises:
+            PerUserGradientError: this module cannot be trained.
+        """
+        if self._is_tested:
+            return
         parameters = list(self._module.parameters())
         kept = [parameter.detach().clone() for parameter in parameters]
         moves = public_uniform(_SELF_TEST_SEED, self._gradients.num_values)
@@ -96,6 +102,7 @@ class TrainingSession:
             with torch.no_grad():
                 for parameter, values in zip(parameters, kept, strict=True):
                     parameter.copy_(values)
+        self._is_tested = True
 
     def _batches(
         self, interactions: Interactions, users: NDArray[np.int64], dropout: float
