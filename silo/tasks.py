@@ -257,12 +257,13 @@ def build_model(task: ModelTask) -> Built:
 
 
 def prepare(task: PrepareTask) -> None:
-    """Build what a job's rounds will need and no row enters, while no round waits for it.
+    """Build and test what a job's rounds will need and no row enters, while no round waits for it.
 
     Raises:
         DataError: the checkpoint that the plan starts from is missing or does not fit.
+        UsageError: the model cannot be trained, whatever the rows.
     """
-    session_of(task.job_directory).family(task.directory, task.plan)
+    session_of(task.job_directory).family(task.directory, task.plan).self_test()
 
 
 def forget_state(job_directory: Path) -> None:

@@ -22,7 +22,7 @@ from federation.steps import Step, durable
 from policies.decision import Authorization, PolicyDeniedError, Reason, authorize, reauthorize
 from policies.trust import require_unexpired
 from privacy.agreement import EphemeralKey, Purpose, key_fingerprint, require_equal, unwrap, wrap
-from privacy.errors import BudgetExceededError, DataError, ProtocolError
+from privacy.errors import BudgetExceededError, DataError, ProtocolError, UsageError
 from silo.checkpoints import CheckpointMissingError
 from silo.data.catalogue import MAX_CATALOGUE_BYTES, Catalogue
 from silo.jobs.context import GROUP_KEY_BYTES, JOB_SECRETS, START_KEY, JobContext
@@ -42,7 +42,7 @@ async def answer(context: JobContext) -> Envelope:
     try:
         _authorise(context)
         await _check_catalogue(context)
-        await _check_checkpoint(context)
+        await _check_model(context)
         authorization = _authorise(context)  # policy, freeze or account may have changed meanwhile
         accepted = _reserve(context, authorization)
     except PolicyDeniedError as denied:
@@ -94,14 +94,19 @@ async def _check_catalogue(context: JobContext) -> None:
         raise PolicyDeniedError((_other_catalogue(f"{wanted} items", f"the {found} that its file has"),))
 
 
-async def _check_checkpoint(context: JobContext) -> None:
-    """A plan that starts from earlier weights needs the very same file in every silo; nobody sends it."""
+async def _check_model(context: JobContext) -> None:
+    """Try the model before anything is reserved: a round may be paid for before the first step is taken.
+
+    A plan that starts from earlier weights needs the very same file in every silo; nobody sends it.
+    """
     wanted = getattr(context.state.plan.model, "start_from", None)
-    if wanted is None:
-        return
     try:
         await _prepare(context)
+    except UsageError as error:
+        raise PolicyDeniedError((_untrainable(error),)) from error
     except DataError as error:
+        if wanted is None:
+            raise
         missing = isinstance(error, CheckpointMissingError)
         code = CheckpointMissingError.code if missing else "checkpoint_mismatch"
         found = "not here" if missing else error.message
@@ -114,6 +119,11 @@ async def _check_checkpoint(context: JobContext) -> None:
 async def _prepare(context: JobContext) -> None:
     await fetch_catalogue(context)
     await context.worker.prepare(PrepareTask(context.site.directory, context.directory, context.state.plan))
+
+
+def _untrainable(error: UsageError) -> Reason:
+    remedy = "propose another model, or a catalogue of which more is public"
+    return Reason("model_untrainable", "model", error.message, "a model that learns from its users", remedy)
 
 
 def _stale(submitted: datetime) -> Reason:

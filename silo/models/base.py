@@ -107,6 +107,13 @@ class Family(ABC):
     def initial_state(self) -> State:
         """The public state before the first round; the same at every silo."""
 
+    def self_test(self) -> None:  # noqa: B027 - what only counts has nothing to try
+        """Try on made-up users whether this model can be trained at all.
+
+        Raises:
+            PerUserGradientError: it cannot, whatever the rows.
+        """
+
     @abstractmethod
     def contribute(
         self, interactions: Interactions, state: State, round_index: int, shape: RoundShape

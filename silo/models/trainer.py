@@ -111,6 +111,11 @@ class GradientFamily(Family):
     # ── one silo ──
 
     @override
+    def self_test(self) -> None:
+        """Train the initial weights on nobody; the popularity's network is tested again once it is known."""
+        self._session_of(self.initial_state()).self_test()
+
+    @override
     def contribute(
         self, interactions: Interactions, state: State, round_index: int, shape: RoundShape
     ) -> Integers:
