@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -17,6 +18,7 @@ from policies.charter import Administrators, Card, Charter, check_certificate
 from policies.documents import PolicyFileError, Problem
 from policies.files import (
     load_card,
+    load_charter,
     load_signatures,
     load_yaml,
     read_limited,
@@ -26,10 +28,12 @@ from policies.files import (
     write_atomically,
 )
 from policies.freezing import Freeze, write_freeze
+from policies.requirements import PublishedRequirements, extract
 from policies.signing import DetachedSignatures, PrivateKey, PublicKey, SignatureError, valid_signers
 from policies.silo_policy import SiloPolicy
 from policies.trust import WrongSignerError, WrongSiloError, days_left, missing_signatures, require_unexpired
 from policies.validation import validate_values
+from policies.verification import verify_policy
 from privacy.errors import UsageError
 
 EXPIRES_SOON_DAYS = 30
@@ -299,6 +303,27 @@ def check_policy(directory: Path, now: datetime) -> PolicyCheck:
     if 0 <= left < EXPIRES_SOON_DAYS:
         warnings.append(f"expires: {left} days left; sign a newer version before")
     return PolicyCheck(policy, tuple(problems), tuple(warnings), is_signed)
+
+
+def publish_requirements(directory: Path, target: Path, now: datetime) -> PublishedRequirements:
+    """Write what a silo's signed policy demands of plans; see :mod:`policies.requirements`.
+
+    Args:
+        directory: the silo's.
+        target: the file.
+        now: reference time, aware.
+
+    Raises:
+        ArchipelError: the policy or the charter is not to be trusted, or files that cannot be used.
+    """
+    verified = verify_policy(directory, now)
+    if verified.problem is not None:
+        raise verified.problem
+    identity = PrivateKey.load(directory / "keys" / "identity.pem")
+    published = extract(verified.policy, load_charter(directory, now), identity, now)
+    text = json.dumps(published.model_dump(mode="json", exclude_unset=True), indent=2) + "\n"
+    write_atomically(target, text.encode("utf-8"))
+    return published
 
 
 def name_administrators(directory: Path, keys: Sequence[str], threshold: int) -> Card:

@@ -155,6 +155,35 @@ def policy_freeze(
     emit_json(freeze, json_file)
 
 
+@policy_app.command("publish")
+@command
+def policy_publish(
+    directory: Dir = HERE,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where it goes; requirements.json of --dir by default.", dir_okay=False),
+    ] = None,
+    json_file: Json = None,
+    debug: Debug = False,
+) -> None:
+    """Write what the signed policy demands of plans, without its budget, for the other members' forecasts."""
+    from policies.administration import publish_requirements
+    from policies.requirements import REQUIREMENTS_FILE
+
+    target = out or directory / REQUIREMENTS_FILE
+    published = publish_requirements(directory, target, _now())
+    silo, version = published.silo, published.policy_version
+    say(f"{target}: what version {version} of {silo} demands of plans, signed by its identity.")
+    say("Hand it to the other members; archipel plan forecast --requirements reads it. It says:")
+    for purpose, terms in published.purposes.items():
+        people = f"people in {terms.max_silos_per_user} silos"
+        say(f"  {purpose}: delta at most {terms.max_delta:g}, {people}, counted by {terms.filter}")
+    say(f"  partners {', '.join(published.with_members) or '(none)'}")
+    say(f"  epsilon at most {published.max_epsilon_per_plan:g} a plan")
+    say(f"  {published.min_silos} silos or more, {published.min_colluding_silos} colluders or more covered")
+    emit_json(published, json_file)
+
+
 @key_app.command("new")
 @command
 def key_new(
@@ -269,7 +298,7 @@ def policy_diff(
 @policy_app.command("schema")
 @command
 def policy_schema(
-    kind: Annotated[str, typer.Option(help="policy, plan, charter or freeze.")] = "policy",
+    kind: Annotated[str, typer.Option(help="policy, plan, charter, freeze or requirements.")] = "policy",
     out: Annotated[
         Path | None, typer.Option(help="Where it goes; KIND.schema.json of --dir by default.", dir_okay=False)
     ] = None,

@@ -350,7 +350,7 @@ def _payment_reasons(plan: Plan, account: AccountStatus) -> Iterator[Reason]:
 def _partner_reasons(
     plan: Plan, budget: AccountBudget, population: str, ledger_state: LedgerState, rosters: Rosters
 ) -> Iterator[Reason]:
-    """Hold each partner's cap against all jobs with it; one whose roster was lost counts for every partner."""
+    """Hold each partner's cap against all jobs with it; one of an unknown roster counts for everyone."""
     jobs = [job for job in ledger_state.jobs.values() if job.account == population]
     for partner, cap in (budget.max_epsilon_with or {}).items():
         if partner not in plan.silos:

@@ -15,6 +15,7 @@ from policies.charter import Charter
 from policies.files import write_atomically
 from policies.freezing import Freeze
 from policies.plan import Plan
+from policies.requirements import PublishedRequirements
 from policies.silo_policy import SiloPolicy
 from privacy.errors import UsageError
 
@@ -23,6 +24,7 @@ KINDS: Final[dict[str, type[BaseModel]]] = {
     "plan": Plan,
     "charter": Charter,
     "freeze": Freeze,
+    "requirements": PublishedRequirements,
 }
 _ATTRIBUTE = re.compile(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", re.MULTILINE)
 

@@ -286,7 +286,7 @@ class SiloPolicy(Section):
         return signed_bytes(POLICY_KIND, self)
 
     def unenforced(self) -> tuple[tuple[str, str], ...]:
-        """Fields, and why nothing of this version would hold to them: such a policy is neither signed nor run."""
+        """Fields that nothing of this version would hold to, and why; such a policy is not signed or run."""
         why = "this version has no vertical plans, so nothing would hold to it"
         return tuple(
             (field, why)

@@ -232,6 +232,10 @@ def forecast(
     rounds_for_epsilon: Annotated[
         float | None, typer.Option(help="How many training rounds would cost this epsilon, at its noise?")
     ] = None,
+    requirements: Annotated[
+        list[Path] | None,
+        typer.Option(help="What members published (policy publish): files, directories.", metavar="PATH"),
+    ] = None,
     probe: Annotated[bool, typer.Option(help="Time some steps of a trained plan on this machine.")] = True,
     directory: Dir = HERE,
     json_file: Json = None,
@@ -241,7 +245,12 @@ def forecast(
     from silo.forecast import Questions, forecast_plan
     from silo.forecast_text import describe
 
-    questions = Questions(for_epsilon=for_epsilon, rounds_for_epsilon=rounds_for_epsilon, is_timed=probe)
+    questions = Questions(
+        for_epsilon=for_epsilon,
+        rounds_for_epsilon=rounds_for_epsilon,
+        is_timed=probe,
+        requirements=tuple(requirements or ()),
+    )
     found: dict[str, Any] = forecast_plan(directory, plan, questions)
     for part in describe(found):
         say(part)

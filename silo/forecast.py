@@ -9,10 +9,12 @@ from typing import Any
 
 from policies.decision import PolicyDeniedError, authorize
 from policies.files import load_yaml
+from policies.meet import meet, refusals
 from policies.plan import Plan
 from policies.plan_summary import summarise, sums_in_words
 from policies.price import forecast_bytes, training_shape
 from policies.prospects import milestones, need_of, noise_for, rounds_affordable, rounds_for
+from policies.requirements import read_requirements
 from policies.silo_policy import SiloPolicy
 from privacy.accounting import UnsupportedEventError
 from privacy.errors import ArchipelError, BudgetExceededError
@@ -30,11 +32,13 @@ class Questions:
         for_epsilon: which noise would the plan need to cost this?
         rounds_for_epsilon: how many training rounds would cost this, with the noise it has?
         is_timed: how long does a trained plan take this machine? Takes seconds to find out.
+        requirements: what other members published, as files or directories of them.
     """
 
     for_epsilon: float | None = None
     rounds_for_epsilon: float | None = None
     is_timed: bool = True
+    requirements: tuple[Path, ...] = ()
 
 
 def forecast_plan(directory: Path, path: Path, questions: Questions = Questions()) -> dict[str, Any]:
@@ -57,6 +61,7 @@ def forecast_plan(directory: Path, path: Path, questions: Questions = Questions(
         policy = law.policy
         state = site.ledger_state(policy)
         found["verdict"] = _verdict(site, plan, law, state)
+        found["members"] = _members(site, plan, questions.requirements)
         found["rounds_affordable"] = _rounds_left(plan, _account(plan, policy, state.accounts))
     verified = 1.0 if found["rounds"] == 1 else policy.accepts.verify_sums
     found["traffic"] = asdict(forecast_bytes(plan, verify_sums=verified))
@@ -99,6 +104,24 @@ def _verdict(site: Site, plan: Plan, law: Law, state: Any) -> dict[str, Any]:
         reasons = [asdict(reason) for reason in denied.reasons]
         return {"silo": site.name, "accepted": False, "reasons": reasons}
     return {"silo": site.name, "accepted": True, "reasons": []}
+
+
+def _members(site: Site, plan: Plan, paths: Sequence[Path]) -> dict[str, Any] | None:
+    """Who of the roster would refuse by what it published, and what all of them would accept."""
+    if not paths:
+        return None
+    published = read_requirements(paths, charter=site.charter, now=site.now())
+    reasons = refusals(plan, published, charter=site.charter, now=site.now(), proposer=site.name)
+    return {
+        "published": {
+            silo: {"policy_version": one.policy_version, "on": one.published.isoformat()}
+            for silo, one in published.items()
+            if silo in reasons
+        },
+        "silent": [silo for silo in plan.silos if silo not in published],
+        "refusals": {silo: [asdict(item) for item in found] for silo, found in reasons.items() if found},
+        "meet": [asdict(demand) for demand in meet(plan, published)],
+    }
 
 
 def _account(plan: Plan, policy: SiloPolicy, accounts: Mapping[str, AccountStatus]) -> AccountStatus | None:

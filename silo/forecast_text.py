@@ -27,7 +27,12 @@ def describe(found: Mapping[str, Any]) -> list[object]:
         _table("What it takes this silo", _effort(found)),
         _table("What comes of it", _outcome(found)),
     ]
-    return [*tables, *(f"warning: {text}" for text in found["warnings"]), *_verdict(found["verdict"])]
+    return [
+        *tables,
+        *(f"warning: {text}" for text in found["warnings"]),
+        *_verdict(found["verdict"]),
+        *_members(found["members"]),
+    ]
 
 
 def _table(title: str, rows: Iterator[tuple[str, str]]) -> Table:
@@ -167,3 +172,30 @@ def _verdict(verdict: Mapping[str, Any]) -> Iterator[str]:
     yield f"{verdict['silo']} would refuse it:"
     for reason in verdict["reasons"]:
         yield f"  {reason['field']}: {reason['found']} (allowed: {reason['allowed']}); {reason['remedy']}"
+
+
+def _members(members: Mapping[str, Any] | None) -> Iterator[object]:
+    """The other members, by what they published."""
+    if members is None:
+        return
+    for silo in members["published"]:
+        reasons = members["refusals"].get(silo)
+        yield f"{silo} would {'refuse it' if reasons else 'accept it, if its account can pay'}" + (
+            ":" if reasons else "."
+        )
+        for reason in reasons or ():
+            yield f"  {reason['field']}: {reason['found']} (allowed: {reason['allowed']})"
+    if members["silent"]:
+        yield f"Unknown, nothing published here: {', '.join(members['silent'])}."
+    if members["meet"]:
+        table = _framed("What all of these would accept", show_header=True)
+        for name in ("field", "this plan", "all accept", "asked by"):
+            table.add_column(name)
+        for demand in members["meet"]:
+            mark = (
+                "" if demand["met"] else "  <-" if demand["possible"] else "  <- no plan of this roster can"
+            )
+            table.add_row(
+                demand["field"], demand["found"], demand["accepted"] + mark, ", ".join(demand["by"])
+            )
+        yield table

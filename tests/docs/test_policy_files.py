@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from policies.charter import Card, Charter
 from policies.freezing import Freeze
 from policies.plan import Plan
+from policies.requirements import PublishedRequirements
 from policies.silo_policy import SiloPolicy
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +51,7 @@ def documented(heading: str) -> list[str]:
         ("charter.yaml", Charter),
         ("card.json", Card),
         ("freeze.yaml", Freeze),
+        ("requirements.json", PublishedRequirements),
     ],
 )
 def test_every_field_stands_in_the_table_once(heading: str, model: type[BaseModel]) -> None:

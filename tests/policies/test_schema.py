@@ -106,7 +106,7 @@ def test_what_is_written_is_the_schema(tmp_path, kind):
 
 
 def test_an_unknown_schema_names_those_there_are(tmp_path):
-    with pytest.raises(UsageError, match="policy, plan, charter, freeze"):
+    with pytest.raises(UsageError, match="policy, plan, charter, freeze, requirements"):
         write_schema("ledger", tmp_path / "x")
 
 
