@@ -48,8 +48,8 @@ _LARGEST_GRID = 2**30
 _PAIR_LOAD_PERCENT = 3
 # No coordinate of a clipped gradient stands for more than a quarter of its norm on average over a batch.
 _GRADIENT_LOAD_PERCENT = 25
-# Clipping and summing in floating point, relative to the clip norm, for so many users a step at most; it grows
-# with their square at most (privacy/dpsgd).
+# Clipping and summing in floating point, relative to the clip norm, for so many users a step at most; it
+# grows with their square at most (privacy/dpsgd).
 _FLOAT_ERROR = 1e-5
 USERS_OF_FLOAT_ERROR = 1 << 17
 

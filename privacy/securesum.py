@@ -4,8 +4,8 @@
 (:mod:`privacy.encryption.summation`) and can import neither end.
 
 Guarantees, where every contributor of an attempt protects exactly once with the same layout and tag key:
-    * the opened vector is the exact integer sum, always (no decryption failure, no wrap-around): the layout is
-      that of the full roster, and fewer contributors leave room in it;
+    * the opened vector is the exact integer sum, always (no decryption failure, no wrap-around): the layout
+      is that of the full roster, and fewer contributors leave room in it;
     * a sum to which something was added, from which a silo is missing or in which one counts twice is
       refused with probability ``1 - 2^-47`` if whoever did it holds neither the BFV key nor the tag key;
     * what one silo sends is uniform to everybody else together, up to the sum of the honest rest.
