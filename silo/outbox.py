@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS secrets (
     job TEXT NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY (job, name));
 CREATE TABLE IF NOT EXISTS contributions (
     job TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL,
-    levels BLOB NOT NULL, private_key BLOB, contributors TEXT NOT NULL DEFAULT '[]',
+    levels BLOB NOT NULL, private_key BLOB, contributors TEXT NOT NULL,
     PRIMARY KEY (job, round, attempt));
 """
 
@@ -43,8 +43,7 @@ class Contribution:
     Attributes:
         levels: (values,) non-negative, below ``2**bits``.
         private_key: X25519, 32 bytes; absent until the integers were durable.
-        contributors: the silos among which the noise was shared, in roster order; none if an older version
-            stored it, which did not say.
+        contributors: the silos among which the noise was shared, in roster order.
     """
 
     levels: NDArray[np.int64]
@@ -160,10 +159,11 @@ class Outbox:
             path.unlink()
 
     def _complete(self) -> None:
-        """Add what an older version's table lacks."""
+        """Replace an older version's table, which does not say for whom: what has not left is drawn again."""
         columns = {row[1] for row in self._db.execute("PRAGMA table_info(contributions)")}
         if "contributors" not in columns:
-            self._db.execute("ALTER TABLE contributions ADD COLUMN contributors TEXT NOT NULL DEFAULT '[]'")
+            self._db.execute("DROP TABLE contributions")
+            self._db.executescript(_SCHEMA)
 
     def _execute(self, statement: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
         with storage_errors(self._path):

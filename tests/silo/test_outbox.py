@@ -65,17 +65,18 @@ def test_a_second_contribution_of_an_attempt_is_impossible(outbox: Outbox) -> No
         outbox.store_contribution(JOB, 1, 1, LEVELS + 1, SILOS)
 
 
-def test_a_contribution_of_an_older_version_is_for_nobody(outbox: Outbox, tmp_path: Path) -> None:
-    """It does not say for whom its noise was drawn, so it fits no attempt and is burned."""
+def test_a_contribution_of_an_older_version_is_lost(outbox: Outbox, tmp_path: Path) -> None:
+    """It does not say for whom its noise was drawn; if its key is on the board, the attempt is burned."""
     outbox.close()
     with closing(sqlite3.connect(tmp_path / "outbox" / "outbox.db", isolation_level=None)) as older:
         older.execute("ALTER TABLE contributions DROP COLUMN contributors")
         older.execute(
             "INSERT INTO contributions VALUES (?, 1, 1, ?, NULL)", (JOB, LEVELS.astype("<u4").tobytes())
         )
-    found = Outbox(tmp_path).contribution(JOB, 1, 1)
-    assert found is not None
-    assert found.contributors == ()
+    newer = Outbox(tmp_path)
+    assert newer.contribution(JOB, 1, 1) is None
+    newer.store_contribution(JOB, 1, 1, LEVELS, SILOS)
+    assert newer.contribution(JOB, 1, 1) is not None
 
 
 def test_erasing_leaves_no_byte_of_a_secret_and_nothing_of_other_jobs_lost(

@@ -263,7 +263,7 @@ def _replace_levels(
     key, names = found.private_key if found else None, json.dumps(contributors)
     self._execute(
         "INSERT OR REPLACE INTO contributions VALUES (?, ?, ?, ?, ?, ?)",
-        (job, round_, attempt, levels.astype("<u4").tobytes(), key, names),
+        (job, round_, attempt, levels.astype("<i8").tobytes(), key, names),
     )
 
 
