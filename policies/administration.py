@@ -1,6 +1,6 @@
-"""What an administrator does with charters and policies, as functions that return values and print nothing.
+"""What an administrator does with policies, as functions that return values and print nothing.
 
-``archipel charter``, ``archipel policy`` and ``archipel silo join`` are made of these.
+``archipel policy`` and ``archipel silo join`` are made of these.
 """
 
 from __future__ import annotations
@@ -8,20 +8,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from policies.canonical import digest
-from policies.charter import Administrators, Card, Charter, check_certificate
+from policies.charter import Administrators, Card, Charter
 from policies.documents import PolicyFileError, Problem
 from policies.files import (
     load_card,
     load_charter,
     load_signatures,
     load_yaml,
-    read_limited,
     save_card,
     save_signatures,
     signature_path,
@@ -29,27 +27,13 @@ from policies.files import (
 )
 from policies.freezing import Freeze, write_freeze
 from policies.requirements import PublishedRequirements, extract
-from policies.signing import DetachedSignatures, PrivateKey, PublicKey, SignatureError, valid_signers
+from policies.signing import DetachedSignatures, PrivateKey, PublicKey, valid_signers
 from policies.silo_policy import SiloPolicy
-from policies.trust import WrongSignerError, WrongSiloError, days_left, missing_signatures, require_unexpired
-from policies.validation import validate_values
+from policies.trust import WrongSignerError, WrongSiloError, days_left, require_unexpired
 from policies.verification import verify_policy
 from privacy.errors import UsageError
 
 EXPIRES_SOON_DAYS = 30
-
-
-@dataclass(frozen=True, slots=True)
-class CharterState:
-    """A charter and how far it is signed.
-
-    Attributes:
-        charter: the charter.
-        missing: members that have not signed it; empty = in force.
-    """
-
-    charter: Charter
-    missing: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,125 +71,6 @@ class PolicyCheck:
     problems: tuple[Problem, ...]
     warnings: tuple[str, ...]
     is_signed: bool
-
-
-def draft_charter(
-    members: Sequence[Path],
-    coordinator: Path,
-    *,
-    name: str,
-    expires: date,
-    amendments_threshold: int | None = None,
-) -> Charter:
-    """A charter of the parties whose cards these are.
-
-    Args:
-        members: card files of the silos.
-        coordinator: card file of the coordinator.
-        name: the federation's name.
-        expires: last day in force.
-        amendments_threshold: members who must agree to a change; all of them by default.
-
-    Raises:
-        DataError: a file that is no card, or parts that make no charter.
-        SignatureError: a card that was altered.
-    """
-    entries = [load_card(path).as_member() for path in members]
-    values = {
-        "kind": "Charter",
-        "schema_version": 1,
-        "name": name,
-        "coordinator": load_card(coordinator).as_coordinator().model_dump(mode="json"),
-        "members": [entry.model_dump(mode="json") for entry in entries],
-        "amendments": {"threshold": len(entries) if amendments_threshold is None else amendments_threshold},
-        "expires": expires.isoformat(),
-    }
-    return validate_values(values, Charter, "charter")
-
-
-def charter_state(path: Path) -> CharterState:
-    """A charter file and who has not signed it. Trust is another matter: :func:`policies.files.load_charter`.
-
-    Raises:
-        ArchipelError: not a charter, or signatures of another one.
-    """
-    charter = load_yaml(path, Charter)
-    signatures = load_signatures(path) or DetachedSignatures.over(charter.signed_bytes())
-    return CharterState(charter, missing_signatures(charter, signatures))
-
-
-def sign_charter(directory: Path, path: Path, now: datetime) -> CharterState:
-    """Sign a charter as the silo whose directory this is.
-
-    Refused when the charter says of this silo anything else than its own card does.
-
-    Args:
-        directory: holds ``card.json`` and ``keys/identity.pem``.
-        path: the charter; signatures of the same content beside it are kept.
-        now: reference time, aware.
-
-    Raises:
-        WrongSignerError: no member, or a member with another key, certificate or administrators.
-        ArchipelError: files that cannot be used.
-    """
-    charter = load_yaml(path, Charter)
-    require_unexpired("charter", charter.expires, now)
-    for party in charter.parties():
-        check_certificate(party.name, party)
-    card = load_card(directory / "card.json")
-    if card.role == "coordinator":
-        raise WrongSignerError(
-            "a coordinator does not sign the charter; the members do",
-            where=str(path),
-            remedy="sign as a silo",
-        )
-    if charter.member(card.name) != card.as_member():
-        raise WrongSignerError(
-            f"the charter does not have {card.name} as its card says",
-            where=str(path),
-            remedy="have the charter drafted with your current card.json",
-        )
-    payload = charter.signed_bytes()
-    key = PrivateKey.load(directory / "keys" / "identity.pem")
-    if key.public_key != card.identity_key:
-        raise WrongSignerError(
-            "the identity key is not the one of the card",
-            where=str(directory),
-            remedy="restore keys and card",
-        )
-    signatures = _kept(path, payload).signed_by(key, payload)
-    save_signatures(path, signatures)
-    return CharterState(charter, missing_signatures(charter, signatures))
-
-
-def merge_charters(paths: Sequence[Path], out: Path) -> CharterState:
-    """Unite the signatures of copies of one charter.
-
-    Args:
-        paths: charter files, each with its signatures beside it.
-        out: where the united copy goes.
-
-    Raises:
-        SignatureError: the copies differ, or a copy's signatures are of another content.
-        ArchipelError: files that cannot be used.
-    """
-    first = load_yaml(paths[0], Charter)
-    united = DetachedSignatures.over(first.signed_bytes())
-    for path in paths:
-        if digest(load_yaml(path, Charter)) != digest(first):
-            raise SignatureError(
-                f"it is not the same charter as {paths[0]}",
-                where=str(path),
-                remedy="send the very same charter.yaml to all members and have it signed again",
-            )
-        signatures = load_signatures(path)
-        if signatures is not None:
-            united = united.united(signatures)
-    missing = missing_signatures(first, united)
-    content = read_limited(paths[0])
-    save_signatures(out, united)
-    write_atomically(out, content)
-    return CharterState(first, missing)
 
 
 def sign_policy(

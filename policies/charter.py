@@ -151,6 +151,8 @@ class Charter(Section):
         members: the silos.
         amendments: how the charter changes.
         expires: last day in force, UTC.
+        version: goes up by one with every amendment.
+        amends: SHA-256 (of the canonical bytes) of the charter before it; from version 2 on.
     """
 
     kind: Literal["Charter"]
@@ -160,6 +162,8 @@ class Charter(Section):
     members: Annotated[tuple[Member, ...], Field(min_length=2, max_length=MAX_SILOS)]
     amendments: Amendments
     expires: date
+    version: Annotated[Whole, Field(ge=1, le=10_000)] = 1
+    amends: Sha256 | None = None
 
     @model_validator(mode="after")
     def _parties_are_distinct(self) -> Charter:
@@ -348,6 +352,8 @@ def _charter_problems(charter: Charter) -> Iterator[str]:
         for twice in _repeated(read(party) for party in parties):
             names = ", ".join(party.name for party in parties if read(party) == twice)
             yield f"members: one {what} stands for two parties ({names}); each party has its own"
+    if (charter.version == 1) != (charter.amends is None):
+        yield "amends: an amendment names the charter before it, and the first one none; use charter amend"
     if charter.amendments.threshold > len(charter.members):
         yield f"amendments.threshold: it can never be reached; write at most {len(charter.members)}"
 

@@ -11,8 +11,8 @@ import typer
 from policies.console import HERE, Debug, Dir, Json, command, emit_json, say
 
 if TYPE_CHECKING:
-    from policies.administration import CharterState
     from policies.charter import Charter
+    from policies.charter_administration import CharterState
 
 charter_app = typer.Typer(
     no_args_is_help=True, help="Who we are to each other: draft, sign, merge and show the charter."
@@ -42,7 +42,7 @@ def charter_new(
     debug: Debug = False,
 ) -> None:
     """Draft a charter of these parties. It is in force once every member has signed it."""
-    from policies.administration import draft_charter
+    from policies.charter_administration import draft_charter
     from policies.files import save_yaml
     from policies.schema import editor_line, write_schema
 
@@ -65,7 +65,7 @@ def charter_sign(
     charter: CharterFile = None, directory: Dir = HERE, json_file: Json = None, debug: Debug = False
 ) -> None:
     """Sign a copy of the charter with this silo's identity key; the signature goes to charter.sig.json."""
-    from policies.administration import sign_charter
+    from policies.charter_administration import sign_charter
 
     path = charter or directory / "charter.yaml"
     state = sign_charter(directory, path, _now())
@@ -85,11 +85,73 @@ def charter_merge(
     debug: Debug = False,
 ) -> None:
     """Unite the signatures of copies of one charter; all signatures present means in force."""
-    from policies.administration import merge_charters
+    from policies.charter_administration import merge_charters
 
     state = merge_charters(charters, out)
     _say_signed(state, out)
     emit_json(_charter_json(state.charter, list(state.missing)), json_file)
+
+
+@charter_app.command("amend")
+@command
+def charter_amend(
+    *,
+    member: Annotated[
+        list[Path] | None,
+        typer.Option(help="card.json of a silo that joins, or whose card is new.", metavar="CARD"),
+    ] = None,
+    remove: Annotated[list[str] | None, typer.Option(help="A member that leaves.", metavar="SILO")] = None,
+    coordinator: Annotated[
+        Path | None, typer.Option(help="card.json of the coordinator, if it changes.", metavar="CARD")
+    ] = None,
+    expires: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Another last day in force.")
+    ] = None,
+    amendments: Annotated[
+        int | None, typer.Option(help="Members who must agree to the changes after this one.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where it goes; amendment/charter.yaml of --dir by default.", dir_okay=False),
+    ] = None,
+    directory: Dir = HERE,
+    json_file: Json = None,
+    debug: Debug = False,
+) -> None:
+    """Draft the next version of the charter: silos that join or change, revoked keys, a later last day."""
+    from policies.charter_administration import amend_charter
+
+    target = out or directory / "amendment" / "charter.yaml"
+    state = amend_charter(
+        directory,
+        target,
+        _now(),
+        members=member or (),
+        remove=remove or (),
+        coordinator=coordinator,
+        expires=expires.date() if expires else None,
+        threshold=amendments,
+    )
+    _say_parties(state.charter, state.missing)
+    _say_signed(state, target)
+    say(f"Send {target.parent}, the charters in it included, to all members; each runs charter sign on it.")
+    emit_json(_charter_json(state.charter, list(state.missing)) | {"changes": list(state.changes)}, json_file)
+
+
+@charter_app.command("install")
+@command
+def charter_install(
+    charter: Annotated[Path, typer.Argument(help="A charter that is in force.", dir_okay=False)],
+    directory: Dir = HERE,
+    json_file: Json = None,
+    debug: Debug = False,
+) -> None:
+    """Put a coordinator under a charter, or under an amendment of it, from its next start on."""
+    from policies.charter_administration import adopt_charter
+
+    adopted = adopt_charter(directory, charter, _now())
+    say(f"{directory} is under version {adopted.version} of {adopted.name}; start the coordinator again.")
+    emit_json(_charter_json(adopted, []), json_file)
 
 
 @charter_app.command("show")
@@ -98,7 +160,7 @@ def charter_show(
     charter: CharterFile = None, directory: Dir = HERE, json_file: Json = None, debug: Debug = False
 ) -> None:
     """Show the parties, their keys, who has signed, and whether the charter is in force."""
-    from policies.administration import charter_state
+    from policies.charter_administration import charter_state
     from policies.trust import days_left
 
     path = charter or directory / "charter.yaml"
@@ -132,7 +194,15 @@ def _say_parties(charter: Charter, missing: tuple[str, ...]) -> None:
 
 
 def _say_signed(state: CharterState, path: Path) -> None:
-    if state.missing:
+    if state.changes:
+        say(f"Version {state.charter.version} changes:")
+        for change in state.changes:
+            say(f"  {change}")
+    if state.lack is not None:
+        say(f"{path}: not in force yet; it needs {state.lack}.")
+    elif state.charter.amends is not None:
+        say(f"{path}: agreed to. Every party installs it (silo join, charter install) and starts again.")
+    elif state.missing:
         say(f"{path}: not in force yet; not signed by {', '.join(state.missing)}.")
     else:
         say(f"{path}: signed by all {len(state.charter.members)} members.")
@@ -143,6 +213,7 @@ def _charter_json(charter: Charter, missing: list[str]) -> dict[str, Any]:
 
     return {
         "name": charter.name,
+        "version": charter.version,
         "sha256": digest(charter),
         "expires": charter.expires.isoformat(),
         "coordinator": {"name": charter.coordinator.name, "key_id": charter.coordinator.identity_key.key_id},

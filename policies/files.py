@@ -12,22 +12,24 @@ import os
 import re
 import secrets
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
+from policies.amendments import trust_amendment
 from policies.charter import Card, Charter
 from policies.documents import MAX_FILE_BYTES, Document, OversizeError, PolicyFileError, Problem, check_size
 from policies.signing import DetachedSignatures
 from policies.silo_policy import SiloPolicy
-from policies.trust import UnsignedError, parse_signatures, trust_charter, trust_policy
+from policies.trust import RollbackError, UnsignedError, parse_signatures, trust_charter, trust_policy
 from policies.validation import parse_yaml, validate_document
 from privacy.errors import DataError
 
 __all__ = [
+    "CHARTERS",
     "OversizeError",
     "PolicyFileError",
     "Problem",
@@ -35,6 +37,7 @@ __all__ = [
     "dump_yaml",
     "load_card",
     "load_charter",
+    "load_charters",
     "load_policy",
     "load_signatures",
     "load_yaml",
@@ -48,6 +51,9 @@ __all__ = [
 ]
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+CHARTERS = "charters"
+"""Directory of the charters that were amended, beside the one in force."""
+
 _NAMING = ("kind", "schema_version", "name", "silo")
 _ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
@@ -188,14 +194,57 @@ def load_charter(directory: Path, now: datetime) -> Charter:
     """The trusted charter of a party's directory.
 
     Args:
-        directory: holds ``charter.yaml`` and ``charter.sig.json``.
+        directory: holds ``charter.yaml``, ``charter.sig.json`` and, once amended, ``charters/``.
         now: reference time, aware.
 
     Raises:
-        ArchipelError: missing, malformed or not to be trusted; see :func:`policies.trust.trust_charter`.
+        ArchipelError: missing, malformed or not to be trusted; see :func:`load_charters`.
     """
-    signed = read_signed(directory / "charter.yaml")
-    return trust_charter(signed.content, signed.signatures, now, source=str(signed.path))
+    return load_charters(directory / "charter.yaml", now)[-1]
+
+
+def load_charters(
+    path: Path, now: datetime, *, is_last_day_over_allowed: bool = False
+) -> tuple[Charter, ...]:
+    """A trusted charter and all those it amends, the first one first.
+
+    Args:
+        path: the charter; the earlier ones are in ``charters/`` beside it, each with its signatures.
+        now: reference time, aware.
+        is_last_day_over_allowed: trust one that was in force, to amend or audit it.
+
+    Raises:
+        RollbackError: a newer version was kept beside it.
+        ArchipelError: missing, malformed or not to be trusted; see :mod:`policies.amendments`.
+    """
+    signed = read_signed(path)
+    charter = parse_yaml(signed.content, Charter, str(path))
+    kept = [item.stem for item in (path.parent / CHARTERS).glob("*.yaml")]
+    newest = max((int(stem) for stem in kept if stem.isdecimal()), default=0)
+    if newest > charter.version:
+        raise RollbackError(
+            f"version {charter.version} of the charter; version {newest} was in force here",
+            where=str(path),
+            remedy=f"restore it from {path.parent / CHARTERS}, or install the newest amendment",
+        )
+    former = [read_signed(path.parent / CHARTERS / f"{number}.yaml") for number in range(1, charter.version)]
+    chain: list[Charter] = []
+    for item in (*former, signed):
+        is_over = is_last_day_over_allowed or item is not signed
+        at = _in_force_at(item, now) if is_over else now
+        source = str(item.path)
+        chain.append(
+            trust_amendment(chain[-1], item.content, item.signatures, at, source=source)
+            if chain
+            else trust_charter(item.content, item.signatures, at, source=source)
+        )
+    return tuple(chain)
+
+
+def _in_force_at(signed: SignedFile, now: datetime) -> datetime:
+    """The latest moment up to ``now`` at which a charter was in force."""
+    expires = parse_yaml(signed.content, Charter, str(signed.path)).expires
+    return min(now, datetime.combine(expires, time.max, UTC))
 
 
 def load_policy(

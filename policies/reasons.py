@@ -78,7 +78,7 @@ def reasons_against(
     if hold is not None:
         yield Reason("policy_frozen", "policy", hold.why, "no new job at present", hold.remedy)
     yield from _time_reasons(policy, charter, now)
-    yield from _proposer_reasons(policy, proposer)
+    yield from _proposer_reasons(policy, charter, proposer)
     yield from _roster_reasons(plan, policy, charter)
     yield from _promise_reasons(plan, policy)
     yield from _training_reasons(plan, policy)
@@ -101,9 +101,9 @@ def _time_reasons(policy: SiloPolicy, charter: Charter, now: datetime) -> Iterat
             )
 
 
-def _proposer_reasons(policy: SiloPolicy, proposer: str | None) -> Iterator[Reason]:
+def _proposer_reasons(policy: SiloPolicy, charter: Charter, proposer: str | None) -> Iterator[Reason]:
     """Every proposal asks the account a question, so only those may ask with whom this silo would work."""
-    accepted = {policy.silo, *policy.accepts.with_members}
+    accepted = {policy.silo, *policy.accepts.with_members} & {member.silo for member in charter.members}
     if proposer is not None and proposer not in accepted:
         yield Reason(
             "proposer_not_accepted",

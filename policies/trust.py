@@ -169,8 +169,9 @@ def trust_charter(
     detached = parse_signatures(signatures, _signature_name(source))
     missing = missing_signatures(charter, detached)
     if missing:
+        more = "; as an amendment it is judged beside the charters before it" if charter.amends else ""
         raise ThresholdError(
-            f"the charter is not in force: not signed by {', '.join(missing)}",
+            f"the charter is not in force: not signed by {', '.join(missing)}{more}",
             where=source,
             remedy="each of them runs charter sign on its copy; charter merge unites the copies",
         )

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from policies.canonical import digest
 from policies.charter import Charter
-from policies.files import load_card, load_charter, load_yaml, read_signed, signature_path
+from policies.files import load_card, load_charters, load_yaml, read_signed, signature_path
 from policies.freezing import FREEZE_FILE, Freeze, trust_freeze
 from policies.signing import PublicKey, SignatureError, valid_signers
 from policies.silo_policy import SiloPolicy
-from policies.trust import WrongSiloError, parse_signatures, trust_charter, trust_policy
+from policies.trust import WrongSiloError, parse_signatures, trust_policy
 from privacy.errors import ArchipelError
 
 
@@ -52,7 +52,7 @@ def verify_policy(directory: Path, now: datetime, *, charter_file: Path | None =
     Raises:
         ArchipelError: a file that is missing or malformed, or a charter that is not to be trusted.
     """
-    charter = load_charter(directory, now) if charter_file is None else _charter(charter_file, now)
+    charter = load_charters(charter_file or directory / "charter.yaml", now)[-1]
     silo = load_card(directory / "card.json").name
     member = charter.member(silo)
     if member is None:
@@ -86,11 +86,6 @@ def newest_version(directory: Path) -> int | None:
     """Return the newest version that a silo's agent took, None if it took none yet."""
     kept = (path.stem for path in (directory / "policies").glob("*.yaml"))
     return max((int(stem) for stem in kept if stem.isdecimal()), default=None)
-
-
-def _charter(path: Path, now: datetime) -> Charter:
-    signed = read_signed(path)
-    return trust_charter(signed.content, signed.signatures, now, source=str(path))
 
 
 def _signers(path: Path, policy: SiloPolicy, keys: tuple[PublicKey, ...]) -> frozenset[PublicKey]:

@@ -9,9 +9,11 @@ from pathlib import Path
 from federation.identity import Party
 from policies.administration import sign_policy
 from policies.charter import Charter
-from policies.files import load_yaml, read_signed, signature_path, write_atomically
+from policies.charter_administration import adopt_charter
+from policies.files import load_charters, load_yaml
+from policies.signing import PublicKey
 from policies.silo_policy import SiloPolicy
-from policies.trust import WrongSiloError, trust_charter
+from policies.trust import WrongSiloError
 from privacy.errors import TrustError
 
 
@@ -35,16 +37,18 @@ def join(directory: Path, charter_path: Path) -> Joined:
     """
     now = datetime.now(UTC)
     party = Party.load(directory)
-    signed = read_signed(charter_path)
-    charter = trust_charter(signed.content, signed.signatures, now, source=str(charter_path))
+    charter = load_charters(charter_path, now)[-1]
     _check_membership(party, charter, str(charter_path))
     policy = load_yaml(directory / "policy.yaml", SiloPolicy)
-    target = directory / "charter.yaml"
-    write_atomically(signature_path(target), signed.signatures)
-    write_atomically(target, signed.content)
-    if party.administrator is not None:
+    adopt_charter(directory, charter_path, now)
+    if party.administrator is not None and party.administrator.public_key in _administrators(party, charter):
         sign_policy(directory, now)
     return Joined(party.name, charter, policy)
+
+
+def _administrators(party: Party, charter: Charter) -> tuple[PublicKey, ...]:
+    member = charter.member(party.name)
+    return member.administrators.keys if member else ()
 
 
 def _check_membership(party: Party, charter: Charter, source: str) -> None:

@@ -12,7 +12,7 @@ from federation.identity import Party
 from policies.canonical import canonical_bytes, digest
 from policies.charter import Charter
 from policies.decision import Authorization, reauthorize
-from policies.files import load_charter, save_yaml, write_atomically
+from policies.files import load_charters, save_yaml, write_atomically
 from policies.freezing import FREEZE_FILE
 from policies.history import read_rosters
 from policies.plan import Plan
@@ -69,7 +69,8 @@ class Site:
             raise UsageError(
                 f"{self.party.name} is a coordinator", where=str(directory), remedy="name a silo's --dir"
             )
-        self.charter = _joined_charter(directory, clock())
+        self.charters = _joined_charters(directory, clock())
+        self.charter = self.charters[-1]
         _refuse_lost_ledger(directory)
         identity = self.party.identity
         self.ledger = Ledger.open(
@@ -100,14 +101,17 @@ class Site:
         return (self.directory / "paused").exists()
 
     def identity_of(self, name: str) -> PublicKey:
-        """The charter's identity key of a party.
+        """The identity key of a party of the charter, or of one that it amends: its posts stay readable.
+
+        New jobs with a party that has left are refused by the plan's roster, not here.
 
         Raises:
             TrustError: no such party.
         """
-        for party in self.charter.parties():
-            if party.name == name:
-                return party.identity_key
+        for charter in reversed(self.charters):
+            for party in charter.parties():
+                if party.name == name:
+                    return party.identity_key
         raise TrustError(f"{name} is not in the charter", remedy="only the charter's parties are listened to")
 
     def law(self) -> Law:
@@ -242,11 +246,11 @@ def _refuse_lost_ledger(directory: Path) -> None:
         )
 
 
-def _joined_charter(directory: Path, now: datetime) -> Charter:
+def _joined_charters(directory: Path, now: datetime) -> tuple[Charter, ...]:
     if not (directory / "charter.yaml").exists():
         raise NotJoinedError(
             "this silo has not joined a federation yet",
             where=str(directory),
             remedy="archipel silo join charter.yaml --dir " + str(directory),
         )
-    return load_charter(directory, now)
+    return load_charters(directory / "charter.yaml", now)

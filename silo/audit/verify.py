@@ -18,9 +18,8 @@ from datetime import datetime
 from pathlib import Path
 
 from policies.charter import Charter
-from policies.files import read_signed
+from policies.files import load_charters, read_signed
 from policies.signing import PublicKey
-from policies.trust import trust_charter
 from policies.validation import parse_yaml
 from privacy.accounting import Spending
 from privacy.errors import ArchipelError, DeniedError, TrustError
@@ -155,13 +154,13 @@ def auditors_charter(path: Path, now: datetime) -> tuple[Charter, datetime]:
     """The auditor's charter, and the latest moment up to ``now`` at which it was in force.
 
     Raises:
-        TrustError: not signed by all members, or altered.
+        TrustError: not agreed to by its members, or altered; an amendment needs ``charters/`` beside it.
         DataError: no such file, or no charter.
     """
     signed = read_signed(path)
     expires = parse_yaml(signed.content, Charter, str(path)).expires
     at = min(now, last_moment(expires))
-    return trust_charter(signed.content, signed.signatures, at, source=str(path)), at
+    return load_charters(path, at)[-1], at
 
 
 def _who(evidence: Evidence, charter: Charter, silo: str | None) -> tuple[str, PublicKey]:
