@@ -181,7 +181,7 @@ def _secrets(job: CapturedJob) -> dict[str, bytes]:
             f"{name} group key": silo.group_key,
             f"{name} start key": silo.start_key,
             f"{name} round key": silo.round_key,
-            f"{name} levels": silo.levels.astype("<u4").tobytes()[4000:4040],
+            f"{name} levels": silo.levels.astype("<i8").tobytes()[8000:8040],
         }
         for peer in job.names:
             if peer != name:

@@ -187,9 +187,9 @@ def test_an_autoencoder_needs_no_setting_of_its_own() -> None:
     assert not plan.is_statistics
     assert plan.model.model_dump() == {
         "family": "autoencoder",
-        "features": 96,
+        "features": 80,
         "hidden": 32,
-        "input_dropout": 0.0,
+        "input_dropout": 0.4,
         "seed": 0,
         "bias": {"noised": True, "epsilon": 1.0},
         "start_from": None,

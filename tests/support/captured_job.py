@@ -124,7 +124,7 @@ class CapturedJob:
             job_secrets[-GROUP_KEY_BYTES:],
             stored["start-key"],
             round_key,
-            np.frombuffer(levels, dtype="<u4").astype(np.int64),
+            np.frombuffer(levels, dtype="<i8").astype(np.int64),
         )
 
     def aggregate(self, silo: str) -> Integers:
