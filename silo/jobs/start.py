@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from federation.messages import (
     Acceptance,
@@ -31,6 +33,8 @@ from silo.site import JobRecordLostError
 from silo.tasks import PrepareTask
 
 MAX_PROPOSAL_AGE = timedelta(days=7)
+_FETCHING: WeakValueDictionary[Path, asyncio.Lock] = WeakValueDictionary()
+"""Jobs that are proposed together often rank the same catalogue, and write to one file."""
 
 
 async def answer(context: JobContext) -> Envelope:
@@ -165,11 +169,13 @@ async def fetch_catalogue(context: JobContext) -> Path:
     directory = context.site.directory / "catalogues"
     directory.mkdir(exist_ok=True)
     path = directory / f"{wanted.sha256}.jsonl"
-    if not path.exists():
-        ref = BlobRef(job=context.job, kind=BlobKind.CATALOGUE, sender=context.state.proposer)
-        num_bytes = context.state.proposal.catalogue_bytes
-        with durable(Step.CATALOGUE_FETCHED):
-            await context.connection.download(ref, path, sha256=wanted.sha256, num_bytes=num_bytes)
+    one_at_a_time = _FETCHING.setdefault(path, asyncio.Lock())
+    async with one_at_a_time:
+        if not path.exists():
+            ref = BlobRef(job=context.job, kind=BlobKind.CATALOGUE, sender=context.state.proposer)
+            num_bytes = context.state.proposal.catalogue_bytes
+            with durable(Step.CATALOGUE_FETCHED):
+                await context.connection.download(ref, path, sha256=wanted.sha256, num_bytes=num_bytes)
     return path
 
 

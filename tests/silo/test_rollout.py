@@ -15,6 +15,7 @@ from silo import status
 from silo.rollout import PolicyWatch
 from silo.site import Site, utc_now
 from silo.status import describe, gather
+from tests.contracts.decision_scene import altered
 from tests.contracts.small_federation import SmallFederation, in_process, make_small_federation
 
 
@@ -174,3 +175,23 @@ def has_accepted(silo: str) -> object:
         return state.post(PostKind.ACCEPTANCE, silo) is not None
 
     return holds
+
+
+@pytest.mark.e2e
+def test_two_jobs_at_once_do_not_overdraw_a_partners_cap(tmp_path: Path) -> None:
+    """Both are allowed while neither has reserved; what counts is asked again just before reserving."""
+    federation = make_small_federation(tmp_path, budget_epsilon=20.0)
+    edit(federation, "scope: lifetime,", "scope: lifetime, max_epsilon_with: {shop-b: 5.0},")
+
+    async def play() -> None:
+        async with in_process(federation, agents=False) as running:
+            other = altered(federation.plan, {"holdout": {"kind": "random", "fraction": 0.2, "seed": 1}})
+            jobs = [await running.submit(), await running.submit(other)]
+            assert jobs[0] != jobs[1]
+            for name in federation.names:
+                running.start(name)
+            outcomes = sorted([(await running.finish(job)).outcome or "" for job in jobs])
+            assert outcomes == ["completed", "denied"]
+            assert running.sites["shop-a"].ledger.status("customers").epsilon_spent <= 5.0
+
+    asyncio.run(play())
