@@ -60,6 +60,11 @@ class Purpose(StrEnum):
     TAG = "tag"
     ROUND_DIGEST = "round-digest"
     RECEIVED = "received"
+    LEG = "leg"
+    QUESTION = "question"
+    ANSWER = "answer"
+    PEPPER = "pepper"
+    MERGE = "merge"
 
 
 class EphemeralKey:
@@ -196,6 +201,18 @@ def key_fingerprint(fingerprint_key: bytes, job_id: str, sender: str, secrets: b
     """
     _check_key(fingerprint_key, "fingerprint key")
     return _mac(fingerprint_key, job_id.encode(), sender.encode(), secrets)
+
+
+def pepper(group_key: bytes, job_id: str) -> bytes:
+    """The key under which a job's silos hash people's ids before they blind them; the coordinator has it not.
+
+    Every silo's ephemeral key and nonce are in ``job_id``, so no silo alone can make two jobs use one pepper.
+
+    Args:
+        group_key: 32 bytes.
+        job_id: the job's transcript identity, hex.
+    """
+    return _group_subkey(group_key, Purpose.PEPPER, bytes.fromhex(job_id))
 
 
 def require_equal(expected: bytes, received: bytes, *, sender: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from privacy.accounting import Spending, additive_delta, additive_delta_share
@@ -103,23 +103,34 @@ def calibrate_noise_multiplier(
         )
         return base.plus(event, releases).epsilon(target_delta) <= target_epsilon
 
+    least = _least(keeps_promise)
+    if least is None:
+        raise CalibrationError(
+            f"no noise keeps epsilon {target_epsilon:.6g} at delta {target_delta:.3g}: what is already "
+            f"fixed costs {base.epsilon(target_delta):.6g} under filter {filter.kind!r}",
+            where="target_epsilon",
+            remedy="promise more, release less, or choose other orders",
+        )
+    return _round_up(least * (1 + _RELATIVE_PRECISION))
+
+
+def _least(keeps_promise: Callable[[float], bool]) -> float | None:
+    """The least multiplier that keeps the promise, a relative ``_RELATIVE_PRECISION`` above it at most.
+
+    None where the largest one does not. Every larger multiplier than one that keeps it keeps it too.
+    """
     high = 1.0
     while not keeps_promise(high):
         high *= 2
         if high > _LARGEST_MULTIPLIER:
-            raise CalibrationError(
-                f"no noise keeps epsilon {target_epsilon:.6g} at delta {target_delta:.3g}: what is already "
-                f"fixed costs {base.epsilon(target_delta):.6g} under filter {filter.kind!r}",
-                where="target_epsilon",
-                remedy="promise more, release less, or choose other orders",
-            )
+            return None
     low = high / 2
     while low > 1 / _LARGEST_MULTIPLIER and keeps_promise(low):
         high, low = low, low / 2
     while high / low > 1 + _RELATIVE_PRECISION:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if keeps_promise(middle) else (middle, high)
-    return _round_up(high * (1 + _RELATIVE_PRECISION))
+    return high
 
 
 def _round_up(value: float) -> float:

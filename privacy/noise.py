@@ -38,6 +38,7 @@ __all__ = [
     "RandomnessReuseError",
     "WordSource",
     "unsafe_seeded_words",
+    "unsampled",
 ]
 
 MIN_SHARE_STD = 4.0
@@ -241,6 +242,17 @@ class NoiseShare:
         source = WordSource.from_os() if unsafe_source is None else unsafe_source
         noise = self._distribution.sample(integers.size, source).reshape(integers.shape)
         return NoisedIntegers(integers.astype(np.int64) + noise, self._event)
+
+
+def unsampled(event: GaussianEvent | PoissonSampledGaussianEvent) -> GaussianEvent:
+    """Return the event of a release of everybody.
+
+    Raises:
+        NoiseError: it is one of a sample.
+    """
+    if not isinstance(event, GaussianEvent):
+        raise NoiseError("a release of everybody has no sampled event", remedy="reserve a Gaussian event")
+    return event
 
 
 def _bounded(

@@ -20,7 +20,7 @@ Guarantees
 Floating point
 --------------
 One person's presence moves the sum by at most ``(1 + 1e-5) C``, C = ``max_grad_norm``; plans pay for that
-(``policies.shapes``). The parts, for up to 2^17 users a step and float64, the only type accepted:
+(``policies.plans.shapes``). The parts, for up to 2^17 users a step and float64, the only type accepted:
 
 1. *Their own gradient*: at most C in real arithmetic. The factor comes from a norm that is right to 2^-31 of
    itself and leaves a slack of 2^-30.

@@ -83,7 +83,7 @@ class GhostEngine(Engine):
                 "a trainable parameter is used by two layers", where="model", remedy="pass mode='hooks'"
             )
         self._found.update(found)
-        return {parameter: gradients.norms() for parameter, gradients in found.items()}
+        return {parameter: gradients.norms for parameter, gradients in found.items()}
 
 
 class FactoredGradients(BatchGradients):
@@ -100,7 +100,7 @@ class FactoredGradients(BatchGradients):
         self._found = found
         self._totals = totals
         self._probes = probes
-        self.norms = torch.stack([gradients.norms() for gradients in found]).norm(dim=0).numpy()
+        self.norms = torch.stack([gradients.norms for gradients in found]).norm(dim=0).numpy()
 
     @override
     def check_total(self, max_grad_norm: float) -> None:

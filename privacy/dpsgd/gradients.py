@@ -26,7 +26,7 @@ from privacy.dpsgd.ghost import GhostEngine
 from privacy.dpsgd.hooks import HookedEngine
 
 USERS_AT_BASE_PRICE = 1 << 17
-"""So many users a step are covered by a float error of 1e-5; more cost the square (``policies.shapes``)."""
+"""A float error of 1e-5 covers so many users a step; more cost the square (``policies/plans/shapes.py``)."""
 MAX_USERS_AT_ONCE = 1 << 10
 ROUNDING = 1e-11
 """How far a user's clipped gradient may move with the batch it is computed in, over the clip norm."""
@@ -101,6 +101,21 @@ class PerUserGradients:
             PerUserGradientError: a check of this step failed.
         """
         return self._sum(batch, self._max_grad_norm)
+
+    def clipped_rows(self, *batch: torch.Tensor) -> Vector:
+        """What each user of a small batch adds to :meth:`clipped_sum`, for whoever audits it.
+
+        Args:
+            *batch: tensors with users first.
+
+        Returns:
+            Shape (users, num_values), up to the rounding of a clip; held in memory as a whole.
+        """
+        if num_users(batch) == 0:
+            return np.zeros((0, self.num_values))
+        found = self._engine.gradients(batch)
+        rows = np.stack([found.row(user) for user in range(num_users(batch))])
+        return clip_rows(rows, self._max_grad_norm, self._clipping)
 
     def start_up_self_test(self, *batch: torch.Tensor) -> None:
         """Prove on three users that this model's gradients are per user and clipped.

@@ -10,6 +10,7 @@ that comes out too small is a person who is not clipped.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ class ParameterGradients(ABC):
     def num_bytes(self) -> int:
         """Memory they take."""
 
+    @property
     @abstractmethod
     def norms(self) -> Tensor:
         """(users,) L2 norms."""
@@ -72,6 +74,7 @@ class OuterProducts(ParameterGradients):
     def num_bytes(self) -> int:
         return self.inputs.nbytes + self.backprops.nbytes
 
+    @cached_property
     @override
     def norms(self) -> Tensor:
         return (_lengths(self.inputs) + _UNDERFLOW) * (_lengths(self.backprops) + _UNDERFLOW)
@@ -114,6 +117,7 @@ class WrittenOut(ParameterGradients):
     def num_bytes(self) -> int:
         return self.samples.nbytes
 
+    @cached_property
     @override
     def norms(self) -> Tensor:
         return _lengths(self.samples)
@@ -171,6 +175,7 @@ class EmbeddingRows(ParameterGradients):
     def num_bytes(self) -> int:
         return self.rows.nbytes + self.items.nbytes
 
+    @cached_property
     @override
     def norms(self) -> Tensor:
         return _lengths(self.rows.flatten(1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import tenseal
@@ -43,6 +44,12 @@ def keyless_context_bytes() -> bytes:
             f"TenSEAL {tenseal.__version__} is installed, {TENSEAL_VERSION} is needed",
             remedy=f"pip install tenseal=={TENSEAL_VERSION}",
         )
+    return _serialised_constants()
+
+
+@cache
+def _serialised_constants() -> bytes:
+    # Once in a process: TenSEAL makes keys along with every context, which nobody here uses.
     context = tenseal.context(
         tenseal.SCHEME_TYPE.BFV,
         poly_modulus_degree=SLOTS_PER_FRAME,

@@ -58,7 +58,7 @@ class KeyHolder:
         if len(secret) != SECRET_BYTES:
             raise JobKeyError(f"a job key has {SECRET_BYTES} bytes, not {len(secret)}")
         self._secret = secret
-        key = _expand(secret)
+        key = expand_secret_key(seal_parameters(), secret)
         private = protobuf_field(1, _serialise(key))
         self._context = load_own_context(keyless_context_bytes() + protobuf_field(3, private))
         self._seeded = _seeded_encryptor(key)
@@ -151,9 +151,8 @@ def _seeded_encryptor(key: sealapi.SecretKey) -> _SeededEncryptor | None:
     return encryptor
 
 
-def _expand(secret: bytes) -> sealapi.SecretKey:
-    """Expand the seed into a ternary key; these parameters, with their fixed seed, serve nothing else."""
-    parameters = seal_parameters()
+def expand_secret_key(parameters: sealapi.EncryptionParameters, secret: bytes) -> sealapi.SecretKey:
+    """Expand 64 bytes into a ternary key; ``parameters``, given a fixed seed here, may serve nothing else."""
     parameters.set_random_generator(sealapi.Blake2xbPRNGFactory(list(struct.unpack("<8Q", secret))))
     return sealapi.KeyGenerator(seal_context(parameters)).secret_key()
 

@@ -44,6 +44,15 @@ class Summation:
             raise FrameError(f"{count} frames were to be summed; 2 to {MAX_ROSTER_SIZE} can be")
         return from_protobuf(bytes(accumulator.serialize()))
 
+    def expand(self, frame: bytes) -> bytes:
+        """Return a seeded frame as a full one: its second polynomial is public, drawn from the seed.
+
+        Raises:
+            FrameError: a frame that is none.
+        """
+        check_frame(frame)
+        return from_protobuf(bytes(self._load(frame).serialize()))
+
     def _load(self, frame: bytes) -> Any:
         try:
             return _ts_cpp.BFVVector(self._context.data, to_protobuf(frame))

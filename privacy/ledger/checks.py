@@ -6,7 +6,14 @@ from datetime import UTC, datetime
 
 from privacy.errors import DeniedError, HostError, TrustError
 from privacy.ledger.chain import CLOCK_TOLERANCE
-from privacy.ledger.records import AccountTerms, Committed, Reserved, event_key
+from privacy.ledger.records import (
+    AccountTerms,
+    CharterAdopted,
+    Committed,
+    PolicyFrozen,
+    Reserved,
+    event_key,
+)
 from privacy.ledger.state import JobStatus
 
 
@@ -43,6 +50,18 @@ class StalePolicyError(TrustError):
     code = "stale_policy"
 
 
+class StaleCharterError(TrustError):
+    """A charter older than, or another of the same version as, the one the ledger is kept under."""
+
+    code = "stale_charter"
+
+
+class PolicyFrozenError(DeniedError):
+    """An administrator froze the policy that a job is to be reserved under."""
+
+    code = "policy_frozen"
+
+
 class ReservationConflictError(DeniedError):
     """The job reserved something else, or is over."""
 
@@ -75,6 +94,34 @@ def refuse_clock_set_back(now: datetime, latest: str) -> None:
         raise ClockSetBackError(
             f"this machine's clock says {now.astimezone(UTC):%Y-%m-%d %H:%M}, an entry is of {latest[:16]}",
             remedy="set the clock; if it is right now and was ahead before, sign a newer policy version",
+        )
+
+
+def refuse_stale_charter(known: CharterAdopted, charter: CharterAdopted) -> None:
+    """A ledger goes from one charter to its amendments, never back. Two first charters are two federations.
+
+    Raises:
+        StaleCharterError: it is older, or another of the same version.
+    """
+    are_first = known.charter_version == charter.charter_version == 1
+    if charter.charter_version <= known.charter_version and not are_first:
+        raise StaleCharterError(
+            f"version {charter.charter_version} of the charter; this ledger is kept under version "
+            f"{known.charter_version} ({known.charter_sha256[:12]}…)",
+            remedy="install the newest amendment: archipel silo join, or charter install",
+        )
+
+
+def refuse_frozen(freeze: PolicyFrozen | None, policy_version: int) -> None:
+    """No job is reserved for under a policy that an administrator froze.
+
+    Raises:
+        PolicyFrozenError: it is of the frozen version or an older one.
+    """
+    if freeze is not None and policy_version <= freeze.policy_version:
+        raise PolicyFrozenError(
+            f"policy version {policy_version} is frozen since {freeze.frozen_at}",
+            remedy=f"sign a policy of version {freeze.policy_version + 1} or later",
         )
 
 

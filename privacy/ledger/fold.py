@@ -16,11 +16,14 @@ from privacy.budget import Budget
 from privacy.errors import DeniedError, TrustError
 from privacy.events import Event, EventCount, Record
 from privacy.ledger.chain import Entry
+from privacy.ledger.checks import refuse_frozen, refuse_stale_charter
 from privacy.ledger.records import (
     ACCOUNT_OPENED,
     AccountTerms,
+    CharterAdopted,
     Committed,
     CountedEvent,
+    PolicyFrozen,
     Receipt,
     Released,
     Reserved,
@@ -59,6 +62,22 @@ class ReservedAt(NamedTuple):
     record: Reserved
 
 
+class CharterAt(NamedTuple):
+    """A charter, and the entry from which on it counts."""
+
+    seq: int
+    at: str
+    record: CharterAdopted
+
+
+class FrozenAt(NamedTuple):
+    """A freeze, and the entry that noted it."""
+
+    seq: int
+    at: str
+    record: PolicyFrozen
+
+
 @dataclass
 class _Job:
     reserved: Reserved
@@ -94,6 +113,8 @@ class Fold:
         last_charge_job: its job.
         terms: every set of terms, in order.
         reservations: every job's first reservation, in order.
+        charters: every charter that was adopted, in order.
+        freezes: every freeze that was noted, in order.
     """
 
     def __init__(self) -> None:
@@ -101,8 +122,11 @@ class Fold:
         self.receipts: list[Receipt] = []
         self.terms: list[TermsAt] = []
         self.reservations: list[ReservedAt] = []
+        self.charters: list[CharterAt] = []
+        self.freezes: list[FrozenAt] = []
         self.last_charge_seq = 0
         self.last_charge_job = ""
+        self._freeze: PolicyFrozen | None = None
         self._accounts: dict[str, _Account] = {}
         self._jobs: dict[str, _Job] = {}
         self._homes: dict[str, str] = {}
@@ -130,6 +154,8 @@ class Fold:
             Committed: self._committed,
             Released: self._released,
             Witnessed: self._witnessed,
+            CharterAdopted: self._charter,
+            PolicyFrozen: self._frozen,
         }
         yield from handlers[type(record)](entry, record)
 
@@ -152,7 +178,12 @@ class Fold:
             )
             for name, job in self._jobs.items()
         }
-        return LedgerState({name: self._status(name) for name in self._accounts}, jobs)
+        return LedgerState(
+            {name: self._status(name) for name in self._accounts},
+            jobs,
+            charter=self.charters[-1].record if self.charters else None,
+            freeze=self._freeze,
+        )
 
     def budget_of(self, account: str) -> Budget | None:
         """What an account may spend after the entries so far, None where there is none of this name."""
@@ -223,6 +254,10 @@ class Fold:
             text = f"job {record.job} reserved twice"
             yield FoldProblem("reserved_twice", entry.seq, text)
             return
+        try:
+            refuse_frozen(self._freeze, account.terms.policy_version)
+        except DeniedError as error:
+            yield FoldProblem("reserved_while_frozen", entry.seq, f"job {record.job}: {error.message}")
         if record.policy_sha256 != account.terms.policy_sha256:
             text = f"job {record.job} was reserved under another policy than the account's"
             yield FoldProblem("policy_mismatch", entry.seq, text)
@@ -283,6 +318,21 @@ class Fold:
 
     def _witnessed(self, _entry: Entry, record: Witnessed) -> Iterator[FoldProblem]:
         self.receipts.extend(record.receipts)
+        return iter(())
+
+    def _charter(self, entry: Entry, record: CharterAdopted) -> Iterator[FoldProblem]:
+        known = self.charters[-1].record if self.charters else None
+        if known is not None:
+            try:
+                refuse_stale_charter(known, record)
+            except TrustError as error:
+                yield FoldProblem("charter_rolled_back", entry.seq, error.message)
+        self.charters.append(CharterAt(entry.seq, entry.at, record))
+
+    def _frozen(self, entry: Entry, record: PolicyFrozen) -> Iterator[FoldProblem]:
+        self.freezes.append(FrozenAt(entry.seq, entry.at, record))
+        if self._freeze is None or self._freeze.policy_version < record.policy_version:
+            self._freeze = record
         return iter(())
 
     def _overdraft(self, entry: Entry, name: str, *, only_committed: bool = False) -> Iterator[FoldProblem]:

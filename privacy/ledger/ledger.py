@@ -24,33 +24,35 @@ a changed budget without a newer policy         ``StalePolicyError``
 another filter                                  ``FilterChangedError``
 a dataset reserved before on another account    ``DatasetMovedError``
 a clock behind the entries since the policy     ``ClockSetBackError`` for a new job; running jobs commit
+a policy that an administrator froze            ``PolicyFrozenError`` for a new job; running jobs commit
+a charter older than the ledger's               ``StaleCharterError``
 ==============================================  =====================================================
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import datetime
-from pathlib import Path
-from typing import Any, Self
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from privacy.accounting import admit
 from privacy.budget import Budget
 from privacy.errors import UsageError
 from privacy.events import Event, EventCount, Record
 from privacy.ledger import tables
-from privacy.ledger.chain import ChainLog, Entry, Head, utc_now
+from privacy.ledger.chain import Entry
 from privacy.ledger.checks import (
     ChargeRefusedError,
     ClockSetBackError,
     DatasetMovedError,
     FilterChangedError,
+    PolicyFrozenError,
     ReservationConflictError,
+    StaleCharterError,
     StalePolicyError,
     UnknownAccountError,
     refuse_clock_set_back,
+    refuse_frozen,
     refuse_moved_dataset,
     refuse_other_event,
     refuse_other_reservation,
@@ -78,6 +80,7 @@ from privacy.ledger.records import (
 )
 from privacy.ledger.state import AccountFrozenError, AccountStatus, LedgerState
 from privacy.ledger.storage import corrupt_error
+from privacy.ledger.writing import LedgerFile
 
 __all__ = [
     "AccountFrozenError",
@@ -89,67 +92,18 @@ __all__ = [
     "FilterChangedError",
     "Ledger",
     "LedgerState",
+    "PolicyFrozenError",
     "Receipt",
     "Reservation",
     "ReservationConflictError",
+    "StaleCharterError",
     "StalePolicyError",
     "UnknownAccountError",
 ]
 
 
-class Ledger:
+class Ledger(LedgerFile):
     """An open ledger. Threads may share it; other processes open their own on the same file."""
-
-    def __init__(self, log: ChainLog) -> None:
-        self._log = log
-
-    @classmethod
-    def open(
-        cls,
-        path: Path,
-        *,
-        sign: Callable[[bytes], bytes],
-        key_id: str,
-        clock: Callable[[], datetime] = utc_now,
-    ) -> Self:
-        """Open the ledger, creating it if there is no such file.
-
-        Args:
-            path: ``ledger.db``.
-            sign: raw signature of a message under the silo's identity.
-            key_id: names that identity.
-            clock: the time written into entries.
-
-        Raises:
-            LogStorageError: the file cannot be used now.
-            LogCorruptError: it is damaged.
-        """
-        schema = tables.TABLES + tables.SUMS
-        ledger = cls(ChainLog.open(path, sign=sign, key_id=key_id, clock=clock, tables=schema))
-        try:
-            ledger._complete()
-        except BaseException:
-            ledger.close()
-            raise
-        return ledger
-
-    def close(self) -> None:
-        """Close the file."""
-        self._log.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def head(self) -> Head:
-        """The last entry's number and hash: what peers countersign at the end of a job."""
-        return self._log.head()
-
-    def entries(self, after: int = 0) -> Iterator[Entry]:
-        """Entries numbered above ``after``."""
-        return self._log.entries(after)
 
     def open_account(
         self, account: str, budget: Budget, policy_sha256: str, policy_version: int
@@ -214,6 +168,7 @@ class Ledger:
             BudgetExceededError: the events do not fit; nothing was written.
             UnsupportedEventError: the account's filter cannot price an event.
             StalePolicyError: the account's terms come from another policy.
+            PolicyFrozenError: an administrator froze that policy.
             DatasetMovedError: the dataset was reserved before on another account.
             ClockSetBackError: this machine's clock is behind the entries.
             ReservationConflictError: the job reserved something else before, or is over.
@@ -239,6 +194,7 @@ class Ledger:
                     where=account,
                     remedy="authorise the job again under the policy in force",
                 )
+            refuse_frozen(tables.freeze_of(db), terms.policy_version)
             refuse_clock_set_back(self._log.now(), tables.latest(db))
             refuse_moved_dataset(record, tables.home_of(db, dataset))
             standing.admit(EventCount(item.event, item.count) for item in record.events)
@@ -365,26 +321,6 @@ class Ledger:
         """Every account and job at one moment, as a pure value."""
         with self._log.snapshot() as db:
             return tables.ledger_state(db)
-
-    @contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
-        with self._log.transaction() as db:
-            if tables.folded_head(db) != self._log.head():
-                raise corrupt_error(self._log.path, "the accounts are not those of the last entry")
-            yield db
-
-    def _append(self, db: sqlite3.Connection, kind: str, record: Record) -> Entry:
-        entry = self._log.append(kind, record.model_dump(mode="json"))
-        tables.set_folded_head(db, entry)
-        tables.set_latest(db, entry)
-        return entry
-
-    def _complete(self) -> None:
-        with self._log.snapshot() as db:
-            complete = tables.has_sums(db)
-        if not complete:
-            with self._write() as db:
-                tables.add_sums(db)
 
     def _judge_frozen(self, db: sqlite3.Connection, account: str) -> None:
         tables.set_frozen(db, account, tables.known_standing(db, account)[1].frozen)

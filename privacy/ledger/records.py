@@ -147,6 +147,32 @@ class Witnessed(Record):
     receipts: Annotated[tuple[Receipt, ...], Field(min_length=1, max_length=4096)]
 
 
+class CharterAdopted(Record):
+    """Body of ``charter_adopted``: the entries from here on were made under this charter.
+
+    Attributes:
+        charter_sha256: its digest.
+        charter_version: its version.
+    """
+
+    charter_sha256: Sha256
+    charter_version: Position
+
+
+class PolicyFrozen(Record):
+    """Body of ``policy_frozen``: an administrator stopped every policy up to a version; a newer one goes on.
+
+    Attributes:
+        policy_version: no job is reserved for under this version or an older one.
+        freeze_sha256: digest of the freeze that was signed.
+        frozen_at: when the administrator signed it, as the freeze says.
+    """
+
+    policy_version: Position
+    freeze_sha256: Sha256
+    frozen_at: Name
+
+
 ACCOUNT_OPENED: Final = "account_opened"
 BUDGET_CHANGED: Final = "budget_changed"
 POLICY_RENEWED: Final = "policy_renewed"
@@ -155,6 +181,8 @@ RESERVED: Final = "reserved"
 COMMITTED: Final = "committed"
 RELEASED: Final = "released"
 WITNESSED: Final = "witnessed"
+CHARTER_ADOPTED: Final = "charter_adopted"
+POLICY_FROZEN: Final = "policy_frozen"
 
 RECORDS: dict[str, type[Record]] = {
     ACCOUNT_OPENED: AccountTerms,
@@ -164,6 +192,8 @@ RECORDS: dict[str, type[Record]] = {
     COMMITTED: Committed,
     RELEASED: Released,
     WITNESSED: Witnessed,
+    CHARTER_ADOPTED: CharterAdopted,
+    POLICY_FROZEN: PolicyFrozen,
 }
 
 

@@ -10,7 +10,7 @@ from privacy.accounting import Spending, admit
 from privacy.budget import Budget
 from privacy.errors import BudgetExceededError, DeniedError
 from privacy.events import Event, EventCount
-from privacy.ledger.records import count_events, event_counts
+from privacy.ledger.records import CharterAdopted, PolicyFrozen, count_events, event_counts
 
 
 class AccountFrozenError(BudgetExceededError):
@@ -194,10 +194,14 @@ class LedgerState:
     Attributes:
         accounts: by population.
         jobs: by job.
+        charter: the charter it is kept under; None where no entry says so yet.
+        freeze: the freeze that stops the newest policy versions; None where there never was one.
     """
 
     accounts: Mapping[str, AccountStatus]
     jobs: Mapping[str, JobStatus]
+    charter: CharterAdopted | None = None
+    freeze: PolicyFrozen | None = None
 
     def home_of(self, dataset: str) -> str | None:
         """The account that a dataset was first reserved on, None if it never was."""
@@ -221,4 +225,5 @@ class LedgerState:
         for key, count in count_events(found.outstanding).items():
             kept[key] -= count
         accounts = {**self.accounts, found.account: replace(account, outstanding=event_counts(kept))}
-        return LedgerState(accounts, {name: status for name, status in self.jobs.items() if name != job})
+        jobs = {name: status for name, status in self.jobs.items() if name != job}
+        return replace(self, accounts=accounts, jobs=jobs)

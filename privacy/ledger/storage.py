@@ -88,13 +88,27 @@ def open_readonly(path: Path) -> Iterator[sqlite3.Connection]:
             _refuse_other_versions(connection, path)
             yield connection
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
                 raise corrupt_error(path, "a table of the log is missing or altered") from error
             raise
         finally:
             connection.close()
     if not is_open and _version(path) != before:
         raise _storage_error(path, "somebody began to write while it was read; read it again")
+
+
+def check_pages(path: Path) -> None:
+    """Read every page of a log once, and hold its indexes against its tables.
+
+    Raises:
+        DataError, LogStorageError: it cannot be read.
+        LogCorruptError: the disk gave back something else than was written.
+    """
+    with open_readonly(path) as connection:
+        (said,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    if said != "ok":
+        reason = " ".join(str(said).removeprefix("*** in database main ***").split())
+        raise corrupt_error(path, f"the file is damaged: {reason}")
 
 
 def _version(path: Path) -> tuple[int, int]:
@@ -109,6 +123,8 @@ def storage_errors(path: Path) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+        if code == sqlite3.SQLITE_CANTOPEN and not os.access(path.parent, os.W_OK):
+            code = sqlite3.SQLITE_READONLY
         if code in _STORAGE_CODES:
             raise _storage_error(path, _STORAGE_CODES[code]) from error
         if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
@@ -180,6 +196,10 @@ def _sync_directory(directory: Path) -> None:
 
 
 def _refuse_other_versions(connection: sqlite3.Connection, path: Path) -> None:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    try:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except UnicodeDecodeError as error:  # SQLite quotes a damaged schema, which is then no text
+        raise corrupt_error(path, "the file is damaged or no log") from error
     if version != SCHEMA_VERSION:
         raise corrupt_error(path, f"log schema version {version} is unknown (this is {SCHEMA_VERSION})")

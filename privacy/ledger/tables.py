@@ -17,7 +17,18 @@ from privacy.budget import Budget
 from privacy.events import EventCount
 from privacy.ledger.chain import GENESIS, Entry, Head
 from privacy.ledger.checks import unknown_account
-from privacy.ledger.records import TERMS_KINDS, AccountTerms, Committed, Reserved, event_key, event_of
+from privacy.ledger.records import (
+    CHARTER_ADOPTED,
+    POLICY_FROZEN,
+    TERMS_KINDS,
+    AccountTerms,
+    CharterAdopted,
+    Committed,
+    PolicyFrozen,
+    Reserved,
+    event_key,
+    event_of,
+)
 from privacy.ledger.state import AccountStatus, Allowance, JobStatus, LedgerState, Standing
 from privacy.ledger.storage import LogCorruptError, statements
 
@@ -57,6 +68,11 @@ INSERT INTO clock SELECT 1, coalesce(max(at), '') FROM entries
 """.replace("TERMS", ", ".join(f"'{kind}'" for kind in TERMS_KINDS))
 """What keeps an append from reading the history; made from the other tables where it is not there yet."""
 
+LAW = """
+CREATE TABLE law (kind TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;
+"""
+"""The charter and the freeze that count, by the kind of their entry; an earlier version had none."""
+
 
 class ChargeRow(NamedTuple):
     """One charge: its event's key and the number of its entry."""
@@ -90,6 +106,43 @@ def add_sums(db: sqlite3.Connection) -> None:
 def has_sums(db: sqlite3.Connection) -> bool:
     """Whether the tables of :data:`SUMS` are there (a ledger of an earlier version has none)."""
     return bool(db.execute("SELECT 1 FROM sqlite_master WHERE name = 'balances'").fetchone())
+
+
+def add_law(db: sqlite3.Connection) -> None:
+    """Add the table of :data:`LAW` to a ledger of an earlier version, which has no such entries."""
+    if not has_law(db):
+        for statement in statements(LAW):
+            db.execute(statement)
+
+
+def has_law(db: sqlite3.Connection) -> bool:
+    """Whether the table of :data:`LAW` is there."""
+    return bool(db.execute("SELECT 1 FROM sqlite_master WHERE name = 'law'").fetchone())
+
+
+def set_law(db: sqlite3.Connection, kind: str, record: CharterAdopted | PolicyFrozen) -> None:
+    """Note the charter, or the freeze, that counts from here on."""
+    body = rfc8785.dumps(record.model_dump(mode="json")).decode()
+    db.execute(
+        "INSERT INTO law VALUES (?, ?) ON CONFLICT (kind) DO UPDATE SET body = excluded.body", (kind, body)
+    )
+
+
+def charter_of(db: sqlite3.Connection) -> CharterAdopted | None:
+    """The charter that the ledger is kept under, None where no entry says so."""
+    body = _law(db, CHARTER_ADOPTED)
+    return None if body is None else CharterAdopted.model_validate_json(body)
+
+
+def freeze_of(db: sqlite3.Connection) -> PolicyFrozen | None:
+    """The freeze of the highest version, None where there never was one."""
+    body = _law(db, POLICY_FROZEN)
+    return None if body is None else PolicyFrozen.model_validate_json(body)
+
+
+def _law(db: sqlite3.Connection, kind: str) -> str | None:
+    row = db.execute("SELECT body FROM law WHERE kind = ?", (kind,)).fetchone() if has_law(db) else None
+    return row[0] if row else None
 
 
 def set_latest(db: sqlite3.Connection, entry: Entry) -> None:
@@ -326,4 +379,6 @@ def ledger_state(db: sqlite3.Connection) -> LedgerState:
     return LedgerState(
         accounts={item.account: item for item in statuses if item is not None},
         jobs={item.job: item for item in reservations if item is not None},
+        charter=charter_of(db),
+        freeze=freeze_of(db),
     )
