@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from policies.charter import Administrators, Card, Charter
+from policies.charters.charter import Administrators, Card, Charter
 from policies.documents import PolicyFileError, Problem
 from policies.files import (
     load_card,
@@ -150,7 +150,7 @@ def check_policy(directory: Path, now: datetime) -> PolicyCheck:
     path = directory / "policy.yaml"
     policy = load_yaml(path, SiloPolicy)
     problems = [*_expiry_problems(policy, now), *_unenforced_problems(policy)]
-    warnings = [*policy.warnings(), *_file_warnings(policy, directory)]
+    warnings = [*policy.warnings(), *early_renewals(policy, now), *_file_warnings(policy, directory)]
     is_signed = False
     if (directory / "card.json").exists() or (directory / "charter.yaml").exists():
         silo, administrators = silo_administrators(directory)
@@ -221,6 +221,17 @@ def name_administrators(directory: Path, keys: Sequence[str], threshold: int) ->
     return fresh
 
 
+def early_renewals(policy: SiloPolicy, now: datetime) -> list[str]:
+    """Renewals that a policy takes before their day: it may be signed, and is refused until then."""
+    return [
+        f"budgets.{name}.renewed: the renewal of {renewal.date} is taken before its day; "
+        "until then the agent refuses this version, and the one before it stays in force"
+        for name, budget in policy.budgets.items()
+        for renewal in budget.taken
+        if renewal.date > now.astimezone(UTC).date()
+    ]
+
+
 def silo_administrators(directory: Path) -> tuple[str, Administrators]:
     """Name and administrators of the silo whose directory this is: as its charter says, else as its card.
 
@@ -288,7 +299,7 @@ def require_enforceable(policy: SiloPolicy, source: str) -> SiloPolicy:
 
 def _unenforced_problems(policy: SiloPolicy) -> Iterator[Problem]:
     for field, why in policy.unenforced():
-        yield Problem(0, field, why, "remove it until there are such plans")
+        yield Problem(0, field, why, "remove it: nothing of this version would hold to it")
 
 
 def _expiry_problems(policy: SiloPolicy, now: datetime) -> list[Problem]:

@@ -46,8 +46,8 @@ class _Known(NamedTuple):
 def changes(old: SiloPolicy, new: SiloPolicy) -> tuple[Change, ...]:
     """Return every difference between two versions: what no silo would take first, then what is weaker."""
     before, after = _leaves(old), _leaves(new)
-    found = list(_version_change(old, new))
-    whole = set()
+    found = [*_version_change(old, new), *_alignment_change(old, new)]
+    whole = {"alignment."} if (old.alignment is None) != (new.alignment is None) else set()
     for section, name in _entries(old) ^ _entries(new):
         whole.add(f"{section}.{name}.")
         found.append(_entry_change(section, name, is_new=name in getattr(new, section), policies=(old, new)))
@@ -65,6 +65,19 @@ def _version_change(old: SiloPolicy, new: SiloPolicy) -> Iterator[Change]:
         return
     text = "one version has one content" if new.version == old.version else "an older version is never taken"
     yield Change("version", old.version, new.version, "refused", f"{text}; write version: {old.version + 1}")
+
+
+def _alignment_change(old: SiloPolicy, new: SiloPolicy) -> Iterator[Change]:
+    """The whole section appears or goes; what changes in it is said field by field."""
+    before, after = (
+        None if policy.alignment is None else policy.alignment.model_dump(mode="json")
+        for policy in (old, new)
+    )
+    if before is None and after is not None:
+        words = "vertical plans may find whom this silo has in common with partners"
+        yield Change("alignment", before, after, "weaker", words)
+    elif after is None and before is not None:
+        yield Change("alignment", before, after, "stricter", "every vertical plan is denied")
 
 
 def _entries(policy: SiloPolicy) -> set[tuple[str, str]]:
@@ -118,6 +131,11 @@ def _more_is_weaker(old: Any, new: Any) -> Direction:
     return "weaker" if new > old else "stricter"
 
 
+def _more_is_weaker_from_none(old: Any, new: Any) -> Direction:
+    """None stands for nothing allowed."""
+    return _more_is_weaker(old or 0.0, new or 0.0)
+
+
 def _less_is_weaker(old: Any, new: Any) -> Direction:
     return "weaker" if new < old else "stricter"
 
@@ -127,6 +145,17 @@ def _longer_is_weaker(old: Any, new: Any) -> Direction:
     if old is None or new is None:
         return "weaker" if new is None else "stricter"
     return "weaker" if set(new) - set(old) else "stricter" if set(old) - set(new) else "other"
+
+
+def _answers_more(old: Any, new: Any) -> Direction:
+    """Lists of what is given away; None stands for nothing."""
+    return _longer_is_weaker(old or [], new or [])
+
+
+def _serving_mode(old: Any, new: Any) -> Direction:
+    """From nobody, by the person alone, to another silo that is told."""
+    order = ("own_features_only", "user_side_merge", "consented_session", "dp_release")
+    return "stricter" if order.index(new) < order.index(old) else "weaker"
 
 
 def _presence_protects(old: Any, new: Any) -> Direction:
@@ -147,8 +176,8 @@ def _added_is_weaker(old: Any, new: Any) -> Direction:
     return "weaker" if after > before else "stricter" if after < before else "other"
 
 
-def _noised_is_weaker(_old: Any, new: Any) -> Direction:
-    return "weaker" if new == "noised" else "stricter"
+def _weaker_with(value: str) -> Rule:
+    return lambda _old, new: "weaker" if new == value else "stricter"
 
 
 def _always(direction: Direction) -> Rule:
@@ -182,6 +211,10 @@ _FIELDS: Final[tuple[_Known, ...]] = (
     ),
     _Known("datasets.*.source.*", _always("other"), "other rows are read"),
     _Known("datasets.*.columns.*", _always("other"), "the rows are read otherwise"),
+    _Known("datasets.*.events.*", _always("other"), "which kinds of events count, and how much"),
+    _Known("datasets.*.min_rating", _always("other"), "from which rating on a row is an interaction"),
+    _Known("datasets.*.default_region", _always("other"), "telephone numbers without a country are others"),
+    _Known("datasets.*.item_list", _always("other"), "other columns stand for items in vertical plans"),
     _Known("datasets.*.unit", _always("other"), "the promise protects something else"),
     _Known("accepts.purposes.*", _presence_allows, "which plans may use a table, or which table"),
     _Known("accepts.with_members", _longer_is_weaker, "{moved} be in a roster with this silo"),
@@ -189,13 +222,34 @@ _FIELDS: Final[tuple[_Known, ...]] = (
     _Known("accepts.min_silos", _less_is_weaker, "a sum needs {amount} contributions"),
     _Known("accepts.min_colluding_silos", _less_is_weaker, "plans must hold against {amount} colluders"),
     _Known("accepts.require.*", _always("other"), "what no plan may lack"),
-    _Known("accepts.metrics", _noised_is_weaker, "whether quality figures leave"),
+    _Known("accepts.metrics", _weaker_with("noised"), "whether quality figures leave"),
     _Known(
         "accepts.verify_sums", _less_is_weaker, "share of the coordinator's sums recomputed here: {amount}"
     ),
     _Known("accepts.catalogues", _longer_is_weaker, "which item lists plans may use"),
     _Known("accepts.families", _longer_is_weaker, "which kinds of models plans may train"),
     _Known("accepts.max_rounds", _more_is_weaker, "how often one training may read the rows"),
+    _Known(
+        "accepts.max_epsilon_per_selection",
+        _more_is_weaker_from_none,
+        "what one private choice made here costs",
+    ),
+    _Known("alignment.capacity", _always("other"), "plans must declare another size of this silo's list"),
+    _Known("alignment.min_intersection", _less_is_weaker, "a job goes on with {amount} people in common"),
+    _Known("alignment.reveal", _weaker_with("both"), "whether silos may learn whom they have in common"),
+    _Known("alignment.max_runs_per_30_days", _more_is_weaker, "people are aligned {amount} times a month"),
+    _Known("alignment.max_epsilon", _more_is_weaker, "what the numbers of people may cost"),
+    _Known("alignment.identifiers", _always("other"), "ids are written alike otherwise"),
+    _Known("alignment.roles", _longer_is_weaker, "what this silo may be in a vertical plan"),
+    _Known("alignment.approval", _weaker_with("automatic"), "whether somebody here approves each alignment"),
+    _Known("serving.mode", _serving_mode, "whether scores may rest on another silo's row of a person"),
+    _Known(
+        "serving.answers.*", _answers_more, "for what its lists may rest on the numbers of people who consent"
+    ),
+    _Known(
+        "serving.max_requests_per_hour", _more_is_weaker, "one silo may try {amount} tokens within an hour"
+    ),
+    _Known("serving.token_minutes", _more_is_weaker, "a person's consent holds {amount} minutes"),
 )
 """What a field does to the protection of people; a field that stands nowhere here is ``other``."""
 

@@ -7,6 +7,9 @@ from datetime import datetime
 from math import exp
 from typing import NamedTuple
 
+from policies.explain_alignment import alignment_sentences, takes_horizontal, vertical_leaves
+from policies.plans.words import listed
+from policies.serving import serving_words
 from policies.silo_policy import AccountBudget, SiloPolicy
 from policies.trust import days_left
 
@@ -29,6 +32,7 @@ def explain_policy(policy: SiloPolicy, now: datetime) -> tuple[Paragraph, ...]:
         Paragraph("In force", tuple(_in_force(policy, now))),
         Paragraph("Who may take part", tuple(_partners(policy))),
         Paragraph("Which data, for what", tuple(_data(policy))),
+        Paragraph("Whether people in common are found", tuple(alignment_sentences(policy))),
         Paragraph("What it may cost a person", tuple(_cost(policy))),
         Paragraph("What leaves this silo", tuple(_leaves(policy))),
         Paragraph("What nobody outside learns", tuple(_stays(policy))),
@@ -49,7 +53,7 @@ def _partners(policy: SiloPolicy) -> Iterator[str]:
     if not accepts.with_members:
         yield "Nobody: no partner is named, so every plan is denied."
         return
-    yield f"Only plans among {_all_of((policy.silo, *accepts.with_members))}, or some of them."
+    yield f"Only plans among {listed((policy.silo, *accepts.with_members))}, or some of them."
     yield f"At least {accepts.min_silos} silos contribute to every sum."
     who = (
         "one silo helps" if accepts.min_colluding_silos == 1 else f"{accepts.min_colluding_silos} silos help"
@@ -68,12 +72,16 @@ def _data(policy: SiloPolicy) -> Iterator[str]:
         )
         silos = "this silo only" if dataset.max_silos_per_user == 1 else f"{dataset.max_silos_per_user} silos"
         yield f"A person in {name} is taken to be a customer of {silos}."
+        if dataset.events is not None:
+            yield f"Of its events these count: {listed(tuple(dataset.events))}."
+        if dataset.min_rating is not None:
+            yield f"What somebody rated below {dataset.min_rating:g} does not count."
         if dataset.exclude_users:
             yield f"People listed in {dataset.exclude_users} are left out from the next job on."
     families, max_rounds = policy.accepts.families, policy.accepts.max_rounds
     if families is not None:
         yield (
-            f"Only these kinds of models are made: {_all_of(families)}."
+            f"Only these kinds of models are made: {listed(families)}."
             if families
             else ("No kind of model is accepted, so every plan is denied.")
         )
@@ -81,7 +89,7 @@ def _data(policy: SiloPolicy) -> Iterator[str]:
         yield f"A training reads the rows at most {max_rounds:,} times."
     unused = [name for name in policy.datasets if name not in policy.accepts.purposes.values()]
     if unused:
-        yield f"No plan may use: {_all_of(tuple(unused))}."
+        yield f"No plan may use: {listed(tuple(unused))}."
 
 
 def _cost(policy: SiloPolicy) -> Iterator[str]:
@@ -97,6 +105,11 @@ def _cost(policy: SiloPolicy) -> Iterator[str]:
             f"could become {_guess_rate(budget.total_epsilon)} sure, and no surer."
         )
         yield from _account_limits(name, budget)
+    if policy.accepts.max_epsilon_per_selection is not None:
+        yield (
+            "A private choice among released models, made here and published, may cost epsilon "
+            f"{policy.accepts.max_epsilon_per_selection:g}."
+        )
 
 
 def _account_limits(name: str, budget: AccountBudget) -> Iterator[str]:
@@ -113,9 +126,12 @@ def _account_limits(name: str, budget: AccountBudget) -> Iterator[str]:
 
 
 def _leaves(policy: SiloPolicy) -> Iterator[str]:
-    yield (
-        "Sums over all silos, with noise, encrypted and masked; the members open them and so share the model."
-    )
+    if takes_horizontal(policy):
+        yield (
+            "Sums over all silos, with noise, encrypted and masked; the members open them and so share the "
+            "model."
+        )
+    yield from vertical_leaves(policy)
     yield "The coordinator forwards what it cannot open: it learns who takes part, when, and sizes."
     if policy.accepts.metrics == "noised":
         yield "Quality figures, with noise, paid from the same account."
@@ -130,20 +146,21 @@ def _leaves(policy: SiloPolicy) -> Iterator[str]:
 
 
 def _stays(policy: SiloPolicy) -> Iterator[str]:
-    yield "No row, no user id, no number of users, and not this silo's own contribution, leaves it."
+    yield "No row that anybody else could read, no user id and no number of users leaves it."
+    if takes_horizontal(policy):
+        yield "Its own contribution to a sum over all silos is nobody's to see."
     yield "The remaining budget is shown here only; others see reason codes of a refusal."
-    if policy.serving.mode == "own_features_only":
-        yield "Recommendations for a person are made from this silo's own data of that person."
+    yield from serving_words(policy)
 
 
 def _erasure(policy: SiloPolicy) -> Iterator[str]:
     with_list = [name for name, dataset in policy.datasets.items() if dataset.exclude_users]
     without = [name for name in policy.datasets if name not in with_list]
     if with_list:
-        yield f"Who is on the opt-out list of {_all_of(tuple(with_list))} is in no job from the next one on."
+        yield f"Who is on the opt-out list of {listed(tuple(with_list))} is in no job from the next one on."
     if without:
         yield (
-            f"{_all_of(tuple(without))} has no opt-out list (exclude_users): delete the person's rows, "
+            f"{listed(tuple(without))} has no opt-out list (exclude_users): delete the person's rows, "
             "and no later job has them."
         )
     yield (
@@ -166,7 +183,3 @@ def _guess_rate(epsilon: float) -> str:
     """Posterior of an even prior after an odds ratio of ``e^epsilon`` (hypothesis-testing view of DP)."""
     share = 1 / (1 + exp(-epsilon))
     return f"{share:.1%}" if share < 0.999 else f"{share:.3%}"
-
-
-def _all_of(names: tuple[str, ...]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -11,16 +11,18 @@ import json
 import os
 import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from policies.amendments import trust_amendment
-from policies.charter import Card, Charter
+from policies.charters.amendments import trust_amendment
+from policies.charters.charter import Card, Charter
 from policies.documents import MAX_FILE_BYTES, Document, OversizeError, PolicyFileError, Problem, check_size
 from policies.signing import DetachedSignatures
 from policies.silo_policy import SiloPolicy
@@ -30,6 +32,8 @@ from privacy.errors import DataError
 
 __all__ = [
     "CHARTERS",
+    "NEXT_CARD",
+    "NEXT_TLS",
     "OversizeError",
     "PolicyFileError",
     "Problem",
@@ -43,6 +47,7 @@ __all__ = [
     "load_yaml",
     "read_limited",
     "read_signed",
+    "replacing",
     "save_card",
     "save_signatures",
     "save_yaml",
@@ -53,6 +58,10 @@ __all__ = [
 ModelT = TypeVar("ModelT", bound=BaseModel)
 CHARTERS = "charters"
 """Directory of the charters that were amended, beside the one in force."""
+
+NEXT_CARD = "card-next.json"
+NEXT_TLS = "keys/tls-next.pem"
+"""A party's next card and TLS key, until an amendment pins them."""
 
 _NAMING = ("kind", "schema_version", "name", "silo")
 _ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d")
@@ -89,22 +98,43 @@ def read_limited(path: Path) -> bytes:
         ) from error
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, mode: int | None = None) -> None:
     """Replace ``path`` by ``content``: after a crash either the old or the new file is there, whole.
+
+    Args:
+        path: replaced when it exists.
+        content: all of it.
+        mode: who may read it, from its first byte on; left out: as the process makes files.
 
     Raises:
         OSError: the disk is full or not writable; the old file is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, mode=mode) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(path: Path, *, mode: int | None = None) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of ``path`` when all is written; whole, or not at all.
+
+    Raises:
+        OSError: the disk is full or not writable; the old file is as it was, and the error names it.
+    """
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with scratch.open("xb") as file:
-            file.write(content)
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         scratch.replace(path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)
+        if isinstance(error, OSError) and str(error.filename) == str(scratch):
+            error.filename = str(path)
         raise
     directory = os.open(path.parent, os.O_RDONLY)
     try:
@@ -215,7 +245,7 @@ def load_charters(
 
     Raises:
         RollbackError: a newer version was kept beside it.
-        ArchipelError: missing, malformed or not to be trusted; see :mod:`policies.amendments`.
+        ArchipelError: missing, malformed or not to be trusted; see :mod:`policies.charters.amendments`.
     """
     signed = read_signed(path)
     charter = parse_yaml(signed.content, Charter, str(path))

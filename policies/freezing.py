@@ -15,9 +15,9 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from policies.canonical import signed_bytes
-from policies.charter import Charter
+from policies.charters.charter import Charter
 from policies.files import load_yaml, save_signatures, save_yaml
-from policies.plan import PartyName, Section, Whole
+from policies.sections import PartyName, Section, Whole
 from policies.signing import DetachedSignatures, PrivateKey, verify_threshold
 from policies.silo_policy import MAX_VERSION, SiloPolicy
 from policies.trust import MAX_VERSION_STEP, FastForwardError, WrongSiloError, parse_signatures
@@ -62,12 +62,14 @@ class Hold:
         stops_jobs: whether running jobs are cancelled.
         problem: what is wrong with the freeze, where it cannot be trusted. It holds all the same: whoever can
             write this file can stop the silo anyway, and a damaged one must not start it.
+        freeze: what an administrator signed, where that is why.
     """
 
     why: str
     remedy: str
     stops_jobs: bool = False
     problem: ArchipelError | None = None
+    freeze: Freeze | None = None
 
 
 def trust_freeze(
@@ -115,6 +117,7 @@ def hold_of(freeze: Freeze, policy: SiloPolicy) -> Hold | None:
         f"frozen since {freeze.frozen_at}{because}",
         f"sign a policy of version {freeze.policy_version + 1} or later",
         freeze.stop_jobs,
+        freeze=freeze,
     )
 
 

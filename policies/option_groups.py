@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import is_dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
+
+from typer.core import TyperCommand
+from typer.models import OptionInfo
 
 R = TypeVar("R")
 
@@ -43,5 +47,62 @@ def grouped(function: Callable[..., R]) -> Callable[..., R]:
     return wrapper
 
 
+class SectionedCommand(TyperCommand):
+    """A command whose ``--help`` shows each group of options under the first line of its docstring."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write one section for each group, in order; options of no group come first."""
+        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                title = getattr(parameter, "rich_help_panel", None) or "Options"
+                sections.setdefault(title, []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def given_options(groups: Iterable[object]) -> Iterator[str]:
+    """Yield the options of some groups that somebody decided, as they are written: ``--max-grad-norm``.
+
+    Args:
+        groups: whose options may all be left out; a value that is not the default was decided.
+    """
+    for group in groups:
+        declared = _options(type(group))
+        for field in fields(group):  # type: ignore[arg-type]
+            if getattr(group, field.name) != field.default:
+                yield _flag(declared[field.name])
+
+
 def _options(group: Any) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(group, eval_str=True).parameters
+    """The options of a group, each knowing the group's title."""
+    title = (inspect.getdoc(group) or "").partition("\n")[0].rstrip(".")
+    return {
+        name: option.replace(annotation=_entitled(option.annotation, title))
+        for name, option in inspect.signature(group, eval_str=True).parameters.items()
+    }
+
+
+def _entitled(annotation: Any, title: str) -> Any:
+    marked = copy.copy(annotation)
+    metadata = []
+    for told in annotation.__metadata__:
+        option = copy.copy(told)
+        if isinstance(option, OptionInfo):
+            option.rich_help_panel = title
+        metadata.append(option)
+    marked.__metadata__ = tuple(metadata)
+    return marked
+
+
+def _flag(option: inspect.Parameter) -> str:
+    """How an option is written; Typer takes its first name, too, where a default would stand."""
+    names = (
+        name
+        for told in option.annotation.__metadata__
+        for name in (told.default, *(told.param_decls or ()))
+        if isinstance(name, str) and name.startswith("--")
+    )
+    return next(names, "--" + option.name.replace("_", "-"))

@@ -59,13 +59,13 @@ def policy_sign(
     debug: Debug = False,
 ) -> None:
     """Sign policy.yaml as one of this silo's administrators; the signature goes to policy.sig.json."""
-    from policies.administration import sign_policy
+    from policies.administration import early_renewals, sign_policy
     from policies.canonical import digest
     from policies.passphrases import passphrase_of
 
     passphrase = passphrase_of(key or directory / "keys" / "administrator.pem", passphrase_file)
     state = sign_policy(directory, _now(), key_file=key, passphrase=passphrase)
-    for warning in state.policy.warnings():
+    for warning in (*state.policy.warnings(), *early_renewals(state.policy, _now())):
         say.warn(warning)
     threshold = state.administrators.threshold
     count = f"{len(state.signers)} of {threshold} signatures"

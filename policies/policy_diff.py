@@ -8,12 +8,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
-from policies.charter import Charter
+from policies.charters.charter import Charter
 from policies.comparison import changes
+from policies.decisions.history import Flip, Past, PastPlan, flips, read_past, under
+from policies.decisions.reason import Reason
 from policies.files import load_yaml
-from policies.history import Flip, Past, PastPlan, flips, read_past, under
-from policies.plan import Plan
-from policies.reasons import Reason
+from policies.plans.plan import Plan
 from policies.silo_policy import SiloPolicy
 from privacy.errors import DataError, FindingError
 from privacy.ledger.state import LedgerState

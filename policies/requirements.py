@@ -15,11 +15,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from policies.alignment_policy import Alignment
 from policies.canonical import signed_bytes
-from policies.charter import Charter
+from policies.charters.charter import Charter
 from policies.documents import Document, check_size
 from policies.files import read_limited
-from policies.plan import MAX_SILOS, FamilyName, PartyName, Real, Section, Sha256, Slug, Whole
+from policies.plans.models import FamilyName
+from policies.sections import MAX_SILOS, PartyName, Real, Section, Sha256, Slug, Whole
 from policies.signing import PrivateKey, SignatureError
 from policies.silo_policy import MAX_VERSION, Requirements, SiloPolicy
 from policies.trust import ExpiredError, WrongSiloError, require_unexpired
@@ -86,6 +88,7 @@ class PublishedRequirements(Section):
         catalogues: accepted catalogues; left out = any.
         families: accepted families; left out = any.
         max_rounds: most rounds of a training; left out = any.
+        alignment: limits on finding common people; left out = nobody is aligned.
         signature: the silo's identity key's, over everything else.
     """
 
@@ -105,6 +108,7 @@ class PublishedRequirements(Section):
     catalogues: Annotated[tuple[Sha256, ...], Field(max_length=1_000)] | None = None
     families: Annotated[tuple[FamilyName, ...], Field(max_length=100)] | None = None
     max_rounds: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = None
+    alignment: Alignment | None = None
     signature: Annotated[str, StringConstraints(max_length=100)]
 
     def as_policy(self) -> SiloPolicy:
@@ -125,6 +129,7 @@ class PublishedRequirements(Section):
                 "max_interactions_per_user": 1,
                 "population": purpose,
                 "max_silos_per_user": terms.max_silos_per_user,
+                "item_list": "not published",
             }
             | ({} if terms.unit == "user" else {"unit": terms.unit})
             for purpose, terms in self.purposes.items()
@@ -140,6 +145,7 @@ class PublishedRequirements(Section):
                 "budgets": accounts,
                 "accepts": {"purposes": {name: name for name in self.purposes}}
                 | {name: getattr(self, name) for name in _SAME},
+                "alignment": self.alignment,
             }
         )
 
@@ -185,6 +191,8 @@ def extract(
         value = getattr(accepts, field)
         if value is not None:
             content[field] = list(value) if isinstance(value, tuple) else value
+    if policy.alignment is not None:
+        content["alignment"] = policy.alignment.model_dump(mode="json", exclude_unset=True)
     signature = identity.sign(signed_bytes(REQUIREMENTS_KIND, content))
     return PublishedRequirements.model_validate_json(json.dumps({**content, "signature": signature}))
 
@@ -238,11 +246,19 @@ def read_requirements(
         now: reference time, aware.
 
     Raises:
+        DataError: a directory without any.
         ArchipelError: a file that is missing or not to be trusted.
     """
     found: dict[str, PublishedRequirements] = {}
     for given in paths:
-        for path in sorted(given.glob("*.json")) if given.is_dir() else [given]:
+        files = sorted(given.glob("*.json")) if given.is_dir() else [given]
+        if not files:
+            raise DataError(
+                "nothing that a member published is in this directory",
+                where=str(given),
+                remedy="put what `archipel policy publish` wrote into it, as NAME.json",
+            )
+        for path in files:
             try:
                 one = trust_requirements(read_limited(path), charter=charter, now=now, source=str(path))
             except ExpiredError:

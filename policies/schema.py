@@ -11,10 +11,10 @@ from typing import Any, Final, get_args
 
 from pydantic import BaseModel
 
-from policies.charter import Charter
+from policies.charters.charter import Charter
 from policies.files import write_atomically
 from policies.freezing import Freeze
-from policies.plan import Plan
+from policies.plans.plan import Plan
 from policies.requirements import PublishedRequirements
 from policies.silo_policy import SiloPolicy
 from privacy.errors import UsageError

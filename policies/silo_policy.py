@@ -11,10 +11,13 @@ from collections.abc import Iterator
 from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from policies.alignment_policy import Alignment, alignment_problems, alignment_warnings
 from policies.canonical import signed_bytes
-from policies.plan import MAX_SILOS, FamilyName, PartyName, Real, Section, Sha256, Slug, Whole
+from policies.plans.models import FamilyName
+from policies.sections import MAX_SILOS, PartyName, Real, Section, Sha256, Slug, Whole
+from policies.serving import Serving, serving_problems, serving_warnings
 from privacy.budget import Budget, FilterSpec, RenyiFilter, ZcdpFilter
 
 POLICY_KIND = "silo-policy"
@@ -25,6 +28,8 @@ LOOSE_DELTA = 1e-5
 
 Location = Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
 Column = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+EventName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+EventWeight = Annotated[Real, Field(gt=0, le=1000)]
 Share = Annotated[Real, Field(ge=0, le=1)]
 SourceFormat = Literal["parquet", "csv", "inter"]
 
@@ -68,19 +73,23 @@ class Source(Section):
 
 
 class Columns(Section):
-    """Names of the columns in the source. ``timestamp`` and ``weight`` only where the source has them.
+    """Names of the columns in the source. All but the two ids only where the source has them.
 
     Attributes:
         user_id: who.
         item_id: what, as in the catalogue.
         timestamp: when: Unix times or dates.
-        weight: rows of zero or less are left out; nothing else is read from it.
+        weight: rows of zero or less are left out; local models learn from its size, federated ones do not.
+        rating: what the person thought of it; see ``Dataset.min_rating``.
+        event: what kind of event a row is; see ``Dataset.events``.
     """
 
     user_id: Column = "user_id"
     item_id: Column = "item_id"
     timestamp: Column | None = None
     weight: Column | None = None
+    rating: Column | None = None
+    event: Column | None = None
 
 
 class Dataset(Section):
@@ -93,7 +102,14 @@ class Dataset(Section):
         population: whose data it is; datasets of the same people share one account.
         max_silos_per_user: in how many silos of a roster one person may be. A plan must assume at least this.
         exclude_users: CSV file of user ids who said no; honoured from the next job on.
+        events: kind of event -> what one counts; kinds that are not named are left out.
+        min_rating: a pair whose latest rating is lower is no interaction; rows without a rating are.
         unit: of a graph dataset, what ``require.unit`` is for all others.
+        item_list: file of the silo's own public list of items (``archipel data catalogue``): what it ranks
+            under plans that leave each silo its own, and the columns of a feature silo; left out, it accepts
+            no such plans, and as a feature silo folds items into columns by public hashing.
+        default_region: country of telephone numbers that name none, where plans align people by ``phone``;
+            left out, such people are in no alignment.
     """
 
     source: Source
@@ -102,7 +118,29 @@ class Dataset(Section):
     population: Slug
     max_silos_per_user: Annotated[Whole, Field(ge=1, le=MAX_SILOS)]
     exclude_users: Location | None = None
+    events: Annotated[dict[EventName, EventWeight], Field(min_length=1, max_length=100)] | None = None
+    min_rating: Real | None = None
     unit: Literal["user_row", "user_node"] | None = None
+    item_list: Location | None = None
+    default_region: Annotated[str, Field(pattern="^[A-Z]{2}$")] | None = None
+
+    @field_validator("default_region")
+    @classmethod
+    def _is_known(cls, region: str | None) -> str | None:
+        from privacy.alignment.identifiers import is_region  # with the tables of all countries
+
+        if region is not None and not is_region(region):
+            raise ValueError(f"{region} is no region of telephone numbers; write one such as DE, FR or US")
+        return region
+
+    @model_validator(mode="after")
+    def _columns_are_named(self) -> Dataset:
+        for field, column in (("events", "event"), ("min_rating", "rating")):
+            if getattr(self, field) is not None and getattr(self.columns, column) is None:
+                raise ValueError(f"{field} without its column; name columns.{column}")
+        if self.columns.event is not None and self.events is None:
+            raise ValueError("columns.event without events; say what each kind counts, such as purchase: 3")
+        return self
 
 
 class Renewal(Section):
@@ -203,6 +241,8 @@ class Accepts(Section):
         families: kinds of models that may be made of our rows; left out = any.
         max_rounds: most rounds a training may have, burned ones included: each reads our rows and takes this
             machine's time; left out = as many as the epsilon allows.
+        max_epsilon_per_selection: ceiling of one private choice among released models, made by this silo's
+            own people (``archipel tune --kind local-private``); left out = none is made.
     """
 
     purposes: dict[Slug, Slug] = Field(default_factory=dict, max_length=100)
@@ -216,32 +256,7 @@ class Accepts(Section):
     catalogues: Annotated[tuple[Sha256, ...], Field(max_length=1_000)] | None = None
     families: Annotated[tuple[FamilyName, ...], Field(max_length=100)] | None = None
     max_rounds: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = None
-
-
-class Alignment(Section):
-    """Limits on finding common people. No plan of this version does that: see :meth:`SiloPolicy.unenforced`.
-
-    Attributes:
-        capacity: declared size that hides how many people there are.
-        min_intersection: fewest common people.
-        reveal: who learns membership: ``none`` or ``both``.
-        max_runs_per_30_days: how often.
-    """
-
-    capacity: Annotated[Whole, Field(ge=1, le=100_000_000)]
-    min_intersection: Annotated[Whole, Field(ge=1, le=100_000_000)]
-    reveal: Literal["none", "both"] = "none"
-    max_runs_per_30_days: Annotated[Whole, Field(ge=1, le=1_000)]
-
-
-class Serving(Section):
-    """Whose features may score a person.
-
-    Attributes:
-        mode: ``own_features_only``: this silo's own; anything else waits for plans that could do it.
-    """
-
-    mode: Literal["own_features_only", "consented_session"] = "own_features_only"
+    max_epsilon_per_selection: Annotated[Real, Field(gt=0, le=10)] | None = None
 
 
 class SiloPolicy(Section):
@@ -254,7 +269,7 @@ class SiloPolicy(Section):
         datasets: tables by name.
         budgets: accounts by population: what may ever be learnt about one of its people.
         accepts: what a plan must look like.
-        alignment: limits on finding common people; not signed until there are vertical plans.
+        alignment: limits on finding common people; left out, nobody is aligned.
         serving: whose features may score a person.
     """
 
@@ -271,7 +286,12 @@ class SiloPolicy(Section):
 
     @model_validator(mode="after")
     def _agree(self) -> SiloPolicy:
-        problems = [*_dataset_problems(self), *_accepts_problems(self)]
+        problems = [
+            *_dataset_problems(self),
+            *_accepts_problems(self),
+            *alignment_problems(self),
+            *serving_problems(self),
+        ]
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -287,19 +307,12 @@ class SiloPolicy(Section):
 
     def unenforced(self) -> tuple[tuple[str, str], ...]:
         """Fields that nothing of this version would hold to, and why; such a policy is not signed or run."""
-        why = "this version has no vertical plans, so nothing would hold to it"
-        return tuple(
-            (field, why)
-            for field, is_there in (
-                ("alignment", self.alignment is not None),
-                ("serving.mode", self.serving.mode != "own_features_only"),
-            )
-            if is_there
-        )
+        return tuple(self.serving.unenforced())
 
     def warnings(self) -> tuple[str, ...]:
         """What an administrator should look at twice: permissive settings, and those that deny everything."""
-        return (*_permissive(self), *_denying(self))
+        looks = (_permissive, serving_warnings, _denying, alignment_warnings)
+        return tuple(warning for look in looks for warning in look(self))
 
 
 def _order_problems(budget: AccountBudget) -> Iterator[str]:
@@ -366,8 +379,11 @@ def _permissive(policy: SiloPolicy) -> Iterator[str]:
 def _denying(policy: SiloPolicy) -> Iterator[str]:
     accepts = policy.accepts
     for name, dataset in policy.datasets.items():
-        if dataset.unit is not None:
-            yield f"datasets.{name}.unit: no plan has the unit {dataset.unit} yet; every plan on it is denied"
+        if dataset.unit is not None and policy.alignment is None:
+            yield (
+                f"datasets.{name}.unit: only vertical plans protect a {dataset.unit}, and without alignment "
+                "all of them are denied"
+            )
     for name, budget in policy.budgets.items():
         for partner in (budget.max_epsilon_with or {}).keys() - set(accepts.with_members):
             yield f"budgets.{name}.max_epsilon_with: {partner} is not in accepts.with_members"

@@ -17,7 +17,7 @@ from typing import ClassVar
 from pydantic import ValidationError
 
 from policies.canonical import digest
-from policies.charter import Charter, check_certificate
+from policies.charters.charter import Charter, check_certificate
 from policies.documents import OversizeError, check_size
 from policies.signing import (
     DetachedSignatures,

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from policies.canonical import digest
-from policies.charter import Charter
+from policies.charters.charter import Charter
 from policies.files import load_card, load_charters, load_yaml, read_signed, signature_path
 from policies.freezing import FREEZE_FILE, Freeze, trust_freeze
 from policies.signing import PublicKey, SignatureError, valid_signers
@@ -27,8 +27,9 @@ class Verified:
         signers: those who signed exactly this content.
         missing: the other administrators that the charter lists.
         in_force: the newest version that was in force here, None if there was none.
-        problem: why the policy is not to be trusted; None where it is.
-        freeze: a trusted freeze of this version; None where there is none.
+        problem: why the policy, or a freeze beside it, is not to be trusted; None where it is.
+        freeze: a trusted freeze of this version; None where there is none. One whose file was removed after
+            the agent had seen it counts.
     """
 
     policy: SiloPolicy
@@ -68,6 +69,11 @@ def verify_policy(directory: Path, now: datetime, *, charter_file: Path | None =
         )  # fmt: skip
     except ArchipelError as error:
         problem = error
+    freeze = None
+    try:
+        freeze = _freeze(directory, charter, policy)
+    except ArchipelError as error:
+        problem = problem or error
     keys = member.administrators.keys
     signers = _signers(path, policy, keys)
     return Verified(
@@ -78,7 +84,7 @@ def verify_policy(directory: Path, now: datetime, *, charter_file: Path | None =
         tuple(key for key in keys if key not in signers),
         in_force,
         problem,
-        _freeze(directory, charter, policy),
+        freeze,
     )
 
 
@@ -99,11 +105,14 @@ def _signers(path: Path, policy: SiloPolicy, keys: tuple[PublicKey, ...]) -> fro
 
 
 def _freeze(directory: Path, charter: Charter, policy: SiloPolicy) -> Freeze | None:
-    path = directory / FREEZE_FILE
-    if not path.exists():
-        return None
-    signed = read_signed(path)
-    freeze = trust_freeze(
-        signed.content, signed.signatures, charter=charter, silo=policy.silo, source=str(path)
-    )
-    return freeze if policy.version <= freeze.policy_version else None
+    """The freeze that holds this version: as an administrator wrote it, or as the agent kept it."""
+    for path in (directory / FREEZE_FILE, directory / "policies" / FREEZE_FILE):
+        if not path.exists():
+            continue
+        signed = read_signed(path)
+        freeze = trust_freeze(
+            signed.content, signed.signatures, charter=charter, silo=policy.silo, source=str(path)
+        )
+        if policy.version <= freeze.policy_version:
+            return freeze
+    return None

@@ -12,7 +12,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from importlib import resources
 from string import Template
-from typing import Any, Final
+from typing import Any, Final, Literal, TypedDict
+
+from typing_extensions import Unpack
 
 from privacy.errors import UsageError
 
@@ -27,6 +29,7 @@ _SHARED: Final[Mapping[str, Any]] = {
     "columns": {"user_id": "user_id", "item_id": "item_id"},
     "max_silos_per_user": 1,
     "orders": None,
+    "unit": None,
 }
 _DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "retailer": {
@@ -72,19 +75,22 @@ _DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
         "verify_sums": 0.1,
     },
     "vertical-partner": {
-        "dataset": "payments",
-        "purpose": "offer-recommendation",
-        "population": "clients",
-        "source": {"parquet": "data/payments/*.parquet"},
-        "max_interactions_per_user": 100,
-        "max_silos_per_user": 4,
-        "epsilon": 4.0,
+        "dataset": "views",
+        "population": "members",
+        "source": {"parquet": "data/views/*.parquet"},
+        "max_silos_per_user": 3,
+        "max_interactions_per_user": 200,
+        "epsilon": 8.0,
         "delta": 1e-6,
-        "max_epsilon_per_plan": 2.0,
-        "min_silos": 4,
-        "min_colluding_silos": 2,
-        "metrics": "noised",
+        "max_epsilon_per_plan": 4.0,
+        "min_silos": 2,
+        "min_colluding_silos": 1,
+        "metrics": "none",
         "verify_sums": 1.0,
+        "capacity": 10_000,
+        "min_intersection": 1_000,
+        "max_alignment_epsilon": 0.1,
+        "approval": "automatic",
     },
     "research": {
         "dataset": "ratings",
@@ -107,32 +113,12 @@ _TRAILING_COMMENT = re.compile(r"^( *[^ #\n].*?) {2,}# (.*)$", re.MULTILINE)
 TEMPLATES: Final[tuple[str, ...]] = tuple(_DEFAULTS)
 
 
-def render_template(
-    template: str,
-    *,
-    silo: str,
-    expires: date | None = None,
-    with_members: Sequence[str] | None = None,
-    purpose: str | None = None,
-    source: Mapping[str, str] | None = None,
-    columns: Mapping[str, str] | None = None,
-    max_interactions_per_user: int | None = None,
-    max_silos_per_user: int | None = None,
-    epsilon: float | None = None,
-    delta: float | None = None,
-    orders: Sequence[float] | None = None,
-    max_epsilon_per_plan: float | None = None,
-    min_silos: int | None = None,
-    min_colluding_silos: int | None = None,
-    verify_sums: float | None = None,
-) -> str:
-    """Text of a ``policy.yaml``.
+class Blanks(TypedDict, total=False):
+    """What may be filled into a template; left out, or None: the template's own choice.
 
-    Args:
-        template: one of :data:`TEMPLATES`.
-        silo: whose policy it is.
-        expires: last day in force; a year from today by default.
+    Attributes:
         with_members: partners; none yet by default, so that everything is denied.
+        dataset: what the template's one table is called.
         purpose: the one purpose that the template's dataset may serve.
         source: ``{"parquet" | "csv" | "inter": path}``.
         columns: column names in the source.
@@ -145,33 +131,59 @@ def render_template(
         min_silos: fewest silos of a sum.
         min_colluding_silos: collusion every plan must cover.
         verify_sums: share of sums this silo recomputes.
+        capacity: declared size of its list of people; ``vertical-partner`` only, as all that follow.
+        min_intersection: fewest people in common.
+        max_alignment_epsilon: ceiling of the noised numbers that an alignment takes.
+        unit: of a friend graph, what the promise protects.
+        approval: whether somebody approves each alignment.
+    """
+
+    with_members: Sequence[str] | None
+    dataset: str | None
+    purpose: str | None
+    source: Mapping[str, str] | None
+    columns: Mapping[str, str] | None
+    max_interactions_per_user: int | None
+    max_silos_per_user: int | None
+    epsilon: float | None
+    delta: float | None
+    orders: Sequence[float] | None
+    max_epsilon_per_plan: float | None
+    min_silos: int | None
+    min_colluding_silos: int | None
+    verify_sums: float | None
+    capacity: int | None
+    min_intersection: int | None
+    max_alignment_epsilon: float | None
+    unit: Literal["user_row", "user_node"] | None
+    approval: Literal["automatic", "ask"] | None
+
+
+def render_template(
+    template: str, *, silo: str, expires: date | None = None, **filled_in: Unpack[Blanks]
+) -> str:
+    """Text of a ``policy.yaml``.
+
+    Args:
+        template: one of :data:`TEMPLATES`.
+        silo: whose policy it is.
+        expires: last day in force; a year from today by default.
+        filled_in: see :class:`Blanks`.
 
     Raises:
-        UsageError: there is no such template.
+        UsageError: there is no such template, or no such blank.
     """
     if template not in _DEFAULTS:
         raise UsageError(
             f"there is no template {template!r}", remedy=f"choose one of: {', '.join(TEMPLATES)}"
         )
-    given: dict[str, Any] = {
-        "with_members": with_members,
-        "purpose": purpose,
-        "source": source,
-        "columns": columns,
-        "max_interactions_per_user": max_interactions_per_user,
-        "max_silos_per_user": max_silos_per_user,
-        "epsilon": epsilon,
-        "delta": delta,
-        "orders": orders,
-        "max_epsilon_per_plan": max_epsilon_per_plan,
-        "min_silos": min_silos,
-        "min_colluding_silos": min_colluding_silos,
-        "verify_sums": verify_sums,
-    }
-    chosen = {name: value for name, value in given.items() if value is not None}
+    if unknown := filled_in.keys() - Blanks.__annotations__.keys():
+        raise UsageError(f"templates have no blank {', '.join(sorted(unknown))}")
+    chosen = {name: value for name, value in filled_in.items() if value is not None}
     settings = {**_SHARED, **_DEFAULTS[template], **chosen}
     blanks = {name: _flow(value) for name, value in settings.items()}
     blanks["filter"] = _flow_filter(settings["orders"])
+    blanks["unit"] = "# unit: user_row" if settings["unit"] is None else f"unit: {settings['unit']}"
     text = resources.files(__name__).joinpath(f"{template}.yaml").read_text(encoding="utf-8")
     last_day = expires or datetime.now(UTC).date() + timedelta(days=365)
     filled = Template(text).substitute(blanks, silo=_flow(silo), expires=last_day.isoformat())

@@ -11,8 +11,8 @@ import typer
 from policies.console import HERE, Debug, Dir, Json, command, emit_json, say
 
 if TYPE_CHECKING:
-    from policies.charter import Charter
-    from policies.charter_administration import CharterState
+    from policies.charters.administration import CharterState
+    from policies.charters.charter import Charter
 
 charter_app = typer.Typer(
     no_args_is_help=True, help="Who we are to each other: draft, sign, merge and show the charter."
@@ -42,7 +42,7 @@ def charter_new(
     debug: Debug = False,
 ) -> None:
     """Draft a charter of these parties. It is in force once every member has signed it."""
-    from policies.charter_administration import draft_charter
+    from policies.charters.administration import draft_charter
     from policies.files import save_yaml
     from policies.schema import editor_line, write_schema
 
@@ -65,7 +65,7 @@ def charter_sign(
     charter: CharterFile = None, directory: Dir = HERE, json_file: Json = None, debug: Debug = False
 ) -> None:
     """Sign a copy of the charter with this silo's identity key; the signature goes to charter.sig.json."""
-    from policies.charter_administration import sign_charter
+    from policies.charters.administration import sign_charter
 
     path = charter or directory / "charter.yaml"
     state = sign_charter(directory, path, _now())
@@ -85,7 +85,7 @@ def charter_merge(
     debug: Debug = False,
 ) -> None:
     """Unite the signatures of copies of one charter; all signatures present means in force."""
-    from policies.charter_administration import merge_charters
+    from policies.charters.administration import merge_charters
 
     state = merge_charters(charters, out)
     _say_signed(state, out)
@@ -119,7 +119,7 @@ def charter_amend(
     debug: Debug = False,
 ) -> None:
     """Draft the next version of the charter: silos that join or change, revoked keys, a later last day."""
-    from policies.charter_administration import amend_charter
+    from policies.charters.administration import amend_charter
 
     target = out or directory / "amendment" / "charter.yaml"
     state = amend_charter(
@@ -146,11 +146,12 @@ def charter_install(
     json_file: Json = None,
     debug: Debug = False,
 ) -> None:
-    """Put a coordinator under a charter, or under an amendment of it, from its next start on."""
-    from policies.charter_administration import adopt_charter
+    """Put a coordinator under a charter, or under an amendment of it; one that runs takes it up by itself."""
+    from policies.charters.administration import adopt_charter
 
     adopted = adopt_charter(directory, charter, _now())
-    say(f"{directory} is under version {adopted.version} of {adopted.name}; start the coordinator again.")
+    say(f"{directory} is under version {adopted.version} of {adopted.name}.")
+    say("A coordinator that runs takes it up within seconds; then every silo installs it (silo join).")
     emit_json(_charter_json(adopted, []), json_file)
 
 
@@ -160,7 +161,7 @@ def charter_show(
     charter: CharterFile = None, directory: Dir = HERE, json_file: Json = None, debug: Debug = False
 ) -> None:
     """Show the parties, their keys, who has signed, and whether the charter is in force."""
-    from policies.charter_administration import charter_state
+    from policies.charters.administration import charter_state
     from policies.trust import days_left
 
     path = charter or directory / "charter.yaml"
@@ -201,7 +202,7 @@ def _say_signed(state: CharterState, path: Path) -> None:
     if state.lack is not None:
         say(f"{path}: not in force yet; it needs {state.lack}.")
     elif state.charter.amends is not None:
-        say(f"{path}: agreed to. Every party installs it (silo join, charter install) and starts again.")
+        say(f"{path}: agreed to. The coordinator installs it (charter install), then every silo (silo join).")
     elif state.missing:
         say(f"{path}: not in force yet; not signed by {', '.join(state.missing)}.")
     else:

@@ -15,9 +15,13 @@ class Recipe:
     """One family's schedule and size; attributes are the plan's own fields.
 
     Attributes:
-        features: width of the items' public features; never more than there are items.
+        features: width of the items' public features; never more than there are items; None where there are
+            none.
+        dimensions: of the space of item texts; likewise.
         hidden: width of the hidden layer; None where there is none.
         input_dropout: share of a history that is hidden from the network and asked of it; likewise.
+        layers: of a network over ordered histories; likewise.
+        places: newest items that it reads; likewise.
         popularity_share: part of ``target_epsilon`` at which popularity is counted first; 0 counts nothing.
         rounds: secure sums of the training.
         optimizer: of every silo.
@@ -29,9 +33,12 @@ class Recipe:
         clipping: how it is brought there.
     """
 
-    features: int
+    features: int | None = None
+    dimensions: int | None = None
     hidden: int | None = None
     input_dropout: float | None = None
+    layers: int | None = None
+    places: int | None = None
     popularity_share: float = 0.0
     rounds: int
     optimizer: Literal["sgd", "adam"] = "adam"
@@ -57,4 +64,31 @@ RECIPES: Final[Mapping[str, Recipe]] = {
         local_learning_rate=1.0,
         clipping="automatic",
     ),
+    "language": Recipe(
+        dimensions=32,
+        hidden=32,
+        input_dropout=0.4,
+        rounds=60,
+        learning_rate=0.03,
+        decay="linear",
+        second_moment_decay=0.99,
+        local_learning_rate=1.0,
+        clipping="automatic",
+    ),
+    "sequence": Recipe(
+        features=80,
+        hidden=32,
+        layers=1,
+        places=20,
+        popularity_share=0.25,
+        rounds=60,
+        learning_rate=0.01,
+        decay="linear",
+        second_moment_decay=0.99,
+        local_learning_rate=1.0,
+        clipping="automatic",
+    ),
 }
+
+MASKED_SHARE: Final = 0.2
+"""Of a history that ``architecture: masked`` is asked for in a step (Sun et al., CIKM 2019)."""

@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import ClassVar
 
 from policies.canonical import digest
-from policies.charter import Charter, check_certificate
+from policies.charters.charter import Charter, check_certificate
 from policies.signing import DetachedSignatures, ThresholdError, valid_signers
 from policies.trust import parse_signatures, require_unexpired
 from policies.validation import parse_yaml
@@ -136,6 +136,8 @@ def amendment_in_words(previous: Charter, amended: Charter) -> Iterator[str]:
     if previous.coordinator != amended.coordinator:
         hub = amended.coordinator
         yield f"the coordinator is {hub.name} at {hub.host}:{hub.port}, identity {hub.identity_key.key_id}"
+        if previous.coordinator.certificate_sha256 != hub.certificate_sha256:
+            yield f"{hub.name}: another TLS certificate"
     if previous.amendments != amended.amendments:
         before, after = previous.amendments.threshold, amended.amendments.threshold
         yield f"amendments need {after} members, before {before}"

@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from policies.canonical import sha256_hex, signed_bytes
-from policies.plan import MAX_SILOS, PartyName, Section, Sha256, Whole
+from policies.sections import MAX_SILOS, PartyName, Section, Sha256, Whole
 from policies.signing import PrivateKey, PublicKey, SignatureError
 
 CHARTER_KIND = "charter"

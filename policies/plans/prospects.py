@@ -26,9 +26,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from policies.drafting import recalibrate
-from policies.plan import Plan
-from policies.price import (
+from policies.plans.drafting import recalibrate
+from policies.plans.plan import Plan
+from policies.plans.price import (
     RoundShape,
     committed_events,
     popularity_shape,
@@ -37,10 +37,11 @@ from policies.price import (
     spent_epsilon,
     training_shape,
 )
+from policies.plans.vertical.drafting import recalibrate_vertical
 from privacy.errors import UsageError
 from privacy.events import EventCount
 
-USEFUL_REACH: Final[Mapping[str, float]] = {"popularity": 3.0, "item-graph": 4.0, "gradients": 15.0}
+USEFUL_REACH: Final[Mapping[str, float]] = {"popularity": 3.0, "item-graph": 4.0, "gradients": 9.0}
 """By what is summed: where noised counts rank nearly like true ones, where a model first beats counting."""
 
 PARTS: Final = (0.01, 0.25, 0.5, 0.75, 1.0)
@@ -49,7 +50,7 @@ _MOST_ROUNDS = 10_000
 
 
 class OneSumError(UsageError):
-    """A question about rounds of a plan that is one secure sum."""
+    """A question about rounds of a plan that has none to choose."""
 
     code = "one_sum"
 
@@ -107,7 +108,8 @@ def noise_for(plan: Plan, epsilon: float) -> float:
     Raises:
         ArchipelError: no noise can do it.
     """
-    return recalibrate(plan, epsilon).privacy.noise_multiplier
+    again = recalibrate_vertical if plan.is_vertical else recalibrate
+    return again(plan, epsilon).privacy.noise_multiplier
 
 
 def rounds_affordable(plan: Plan, fits: Callable[[Sequence[EventCount]], bool]) -> int:
@@ -121,9 +123,10 @@ def rounds_affordable(plan: Plan, fits: Callable[[Sequence[EventCount]], bool]) 
     Raises:
         OneSumError: the plan has no rounds to choose.
     """
-    if plan.is_statistics:
+    if plan.is_statistics or plan.is_vertical:
+        what = "one shot" if plan.is_vertical else "one secure sum"
         raise OneSumError(
-            f"{plan.model.family} is one secure sum; it has no number of rounds",
+            f"{plan.model.family} is {what}; it has no number of rounds",
             where="model.family",
             remedy="ask for the noise of another epsilon instead",
         )

@@ -7,8 +7,8 @@ from agreements and upper bounds, never from rows. The roster's first silo leads
 
     Plan ── catalogue ── holdout ── model ── training ── privacy ── protection ── releases
 
-Field rules live beside their fields; rules across fields are :mod:`policies.plan_rules` and each says why.
-What a plan costs and whether it is possible at all is arithmetic and lives in :mod:`policies.price`.
+Field rules live beside their fields; rules across fields are :mod:`policies.plans.rules` and each says why.
+What a plan costs and whether it is possible at all is arithmetic and lives in :mod:`policies.plans.price`.
 
 Signed bytes leave out unset fields, so a field added later never changes an old plan's digest: a default,
 once published, never changes.
@@ -18,29 +18,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, StringConstraints, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from policies.plan_rules import plan_problems
+from policies.plans.models import STATISTICS, AutoencoderModel, Model, NoisedPopularity, SequenceModel
+from policies.plans.rules import plan_problems
+from policies.plans.vertical.rules import vertical_problems
+from policies.plans.vertical.terms import AlignmentTerms, Roles
+from policies.sections import MAX_SILOS, PartyName, Positive, Real, Section, Sha256, Slug, Whole
 from privacy.budget import FilterSpec, RenyiFilter, ZcdpFilter
-
-Whole = Annotated[int, Strict()]
-Real = Annotated[float, Strict()]
-Flag = Annotated[bool, Strict()]
-PartyName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-FamilyName = Literal["popularity", "item-graph", "linear", "autoencoder"]
-Positive = Annotated[float, Strict(), Field(gt=0, le=1e9)]
-
-MAX_SILOS = 64
-STATISTICS = frozenset({"popularity", "item-graph"})
-"""Families that sum one exact integer vector of each user, once; all others sum clipped gradients."""
-
-
-class Section(BaseModel):
-    """A part of a plan: frozen, closed to unknown fields, free of NaN and infinity."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SharedCatalogue(Section):
@@ -56,6 +41,21 @@ class SharedCatalogue(Section):
     items: Annotated[Whole, Field(ge=2, le=10_000_000)]
 
 
+class PerSiloCatalogue(Section):
+    """Every silo ranks a public list of its own (``item_list`` of its dataset); texts make them comparable.
+
+    Attributes:
+        sha256: of a public catalogue file whose texts set the scale of all vectors; ranked by nobody as such.
+        items: number of its lines.
+        encoder_sha256: of the text encoder that every silo has (``archipel silo encoder``).
+    """
+
+    kind: Literal["per_silo"]
+    sha256: Sha256
+    items: Annotated[Whole, Field(ge=2, le=10_000_000)]
+    encoder_sha256: Sha256
+
+
 class Holdout(Section):
     """Rows each silo keeps out of its contributions; evaluation and noised metrics use them.
 
@@ -68,72 +68,6 @@ class Holdout(Section):
     kind: Literal["none", "random", "last"]
     fraction: Annotated[Real, Field(gt=0, lt=1)] = 0.2
     seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 0
-
-
-class PopularityModel(Section):
-    """Noised counts: one secure sum of one value per item."""
-
-    family: Literal["popularity"]
-
-
-class ItemGraphModel(Section):
-    """Noised item-item Gram, denoised and solved in closed form: one secure sum of I(I+1)/2 values.
-
-    Attributes:
-        rank: upper bound of the factorisation; unsupported directions vanish by themselves.
-    """
-
-    family: Literal["item-graph"]
-    rank: Annotated[Whole, Field(ge=1, le=64)] = 64
-
-
-class LinearModel(Section):
-    """One linear layer from public item features to item scores, trained by DP-SGD.
-
-    Attributes:
-        features: width of the public feature vector of an item.
-    """
-
-    family: Literal["linear"]
-    features: Annotated[Whole, Field(ge=1, le=5_000)]
-
-
-class NoisedPopularity(Section):
-    """How often each item occurs, as one noised secure sum before the training.
-
-    Attributes:
-        noised: always true: there is no other way to count.
-        epsilon: that release as if alone at ``target_delta``; training gets what remains of the composition.
-    """
-
-    noised: Literal[True]
-    epsilon: Annotated[Real, Field(gt=0, le=100)]
-
-
-class AutoencoderModel(Section):
-    """A history through one hidden layer to item scores, over a public basis of items, trained by DP-SGD.
-
-    Attributes:
-        features: width of the public basis of the items.
-        hidden: width of the hidden layer.
-        input_dropout: share of a history that a step hides from the network and asks it for.
-        seed: public; of the first parameters only, never of noise.
-        bias: what scores start from: nothing, or the logarithm of noised counts, frozen while training.
-        start_from: SHA-256 of a ``checkpoint.safetensors`` that every silo has; left out: from the seed.
-    """
-
-    family: Literal["autoencoder"]
-    features: Annotated[Whole, Field(ge=1, le=2_000)]
-    hidden: Annotated[Whole, Field(ge=1, le=1_024)] = 32
-    input_dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.0
-    seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 0
-    bias: Literal["none"] | NoisedPopularity = "none"
-    start_from: Sha256 | None = None
-
-
-Model = Annotated[
-    PopularityModel | ItemGraphModel | LinearModel | AutoencoderModel, Field(discriminator="family")
-]
 
 
 class Training(Section):
@@ -256,11 +190,11 @@ class Releases(Section):
     """What the job lets out, and to whom.
 
     Attributes:
-        model: ``members`` = the silos of the roster.
+        model: ``members`` = the silos of the roster; ``label`` = the label silo of a vertical plan alone.
         metrics: ``none`` or noised.
     """
 
-    model: Literal["members"]
+    model: Literal["members", "label"]
     metrics: Literal["none"] | NoisedMetrics = "none"
 
 
@@ -269,9 +203,9 @@ class Plan(Section):
 
     Attributes:
         purpose: what the silos' policies map to one of their datasets.
-        partition: same catalogue, different users.
+        partition: ``horizontal``: same catalogue, different users; ``vertical``: same users, different data.
         silos: the roster, in order; the first leads.
-        catalogue: the public item list.
+        catalogue: the public item list, or what makes the silos' own lists comparable.
         max_users_per_silo: public bound, rounded up; grid and clamp derive from it alone.
         max_interactions_per_user: cap of one history; a silo may cap lower.
         holdout: rows kept out of the contributions.
@@ -280,14 +214,16 @@ class Plan(Section):
         privacy: what is promised to one person.
         protection: how contributions are hidden in the sum.
         releases: what the job lets out.
+        roles: of a vertical plan: who ranks items, who brings features.
+        alignment: of a vertical plan: how the people in common are found.
     """
 
     kind: Literal["Plan"]
     schema_version: Literal[1]
     purpose: Slug
-    partition: Literal["horizontal"]
+    partition: Literal["horizontal", "vertical"]
     silos: Annotated[tuple[PartyName, ...], Field(min_length=2, max_length=MAX_SILOS)]
-    catalogue: SharedCatalogue
+    catalogue: Annotated[SharedCatalogue | PerSiloCatalogue, Field(discriminator="kind")]
     max_users_per_silo: Annotated[Whole, Field(ge=1, le=2**31)]
     max_interactions_per_user: Annotated[Whole, Field(ge=1, le=100_000)]
     holdout: Holdout
@@ -296,10 +232,13 @@ class Plan(Section):
     privacy: Privacy
     protection: Protection
     releases: Releases
+    roles: Roles | None = None
+    alignment: AlignmentTerms | None = None
 
     @model_validator(mode="after")
     def _agree(self) -> Plan:
-        problems = "; ".join(plan_problems(self))
+        found = plan_problems(self) if self.partition == "horizontal" else vertical_problems(self)
+        problems = "; ".join(found)
         if problems:
             raise ValueError(problems)
         return self
@@ -325,6 +264,16 @@ class Plan(Section):
         return self.model.family in STATISTICS
 
     @property
+    def is_vertical(self) -> bool:
+        """Whether the silos hold different data about the same people."""
+        return self.partition == "vertical"
+
+    def unit_of(self, silo: str) -> str:
+        """What the guarantee protects in one silo: a feature silo of a vertical plan has its own."""
+        terms = None if self.roles is None else self.roles.features.get(silo)
+        return self.privacy.unit if terms is None else terms.unit
+
+    @property
     def fewest_contributors(self) -> int:
         """Silos with which a round may still be summed.
 
@@ -339,5 +288,5 @@ class Plan(Section):
     @property
     def popularity(self) -> NoisedPopularity | None:
         """The noised counts that a trained model starts from, if any."""
-        bias = self.model.bias if isinstance(self.model, AutoencoderModel) else "none"
+        bias = self.model.bias if isinstance(self.model, AutoencoderModel | SequenceModel) else "none"
         return bias if isinstance(bias, NoisedPopularity) else None

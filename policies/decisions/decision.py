@@ -1,7 +1,7 @@
 """May this job run here? Pure: plan, policy, ledger and time in, an authorization or every reason out.
 
 Guarantees:
-    * Whatever is not allowed is denied, and a refusal lists *every* reason at once (:mod:`policies.reasons`).
+    * Whatever is not allowed is denied, and a refusal lists *every* reason at once (:mod:`.reasons`).
     * Only :func:`authorize` and :func:`reauthorize` make an :class:`Authorization`.
     * No weakening of a plan that keeps its own promise (fewer colluders covered, less noise, a wider release,
       a larger epsilon or delta, no masks …) turns a refusal into an acceptance.
@@ -16,11 +16,12 @@ from datetime import date, datetime
 from typing import ClassVar, Final, Self
 
 from policies.canonical import digest
-from policies.charter import Charter
+from policies.charters.charter import Charter
+from policies.decisions.reason import Reason
+from policies.decisions.reasons import BUDGET_EXCEEDED, Rosters, reasons_against, unaffordable
 from policies.freezing import Hold
-from policies.plan import Plan
-from policies.price import reserved_events, schedule
-from policies.reasons import BUDGET_EXCEEDED, Reason, Rosters, reasons_against, unaffordable
+from policies.plans.plan import Plan
+from policies.plans.price import reserved_events, schedule
 from policies.silo_policy import SiloPolicy
 from privacy.errors import BudgetExceededError, DeniedError, TrustError
 from privacy.events import Event, EventCount
@@ -106,7 +107,7 @@ class Authorization:
     def __post_init__(self, token: object) -> None:
         """Refuse every other maker."""
         if token is not _MADE_HERE:
-            raise TypeError("an authorization is made by policies.decision only")
+            raise TypeError("an authorization is made by policies.decisions.decision only")
 
 
 def authorize(
@@ -119,6 +120,7 @@ def authorize(
     proposer: str | None = None,
     hold: Hold | None = None,
     rosters: Rosters | None = None,
+    recent_alignments: int = 0,
 ) -> Authorization:
     """Allow a plan as proposed, or deny it.
 
@@ -131,6 +133,7 @@ def authorize(
         proposer: the party that signed the proposal; left out: this silo's own forecast.
         hold: what stops all new jobs, if anything does.
         rosters: the silos of each job of the ledger; one that is missing counts for every partner's cap.
+        recent_alignments: vertical jobs that this silo has reserved for in the last 30 days.
 
     Returns:
         What a release and the ledger demand to see.
@@ -140,7 +143,15 @@ def authorize(
     """
     reasons = tuple(
         reasons_against(
-            plan, policy, ledger_state, now, charter=charter, proposer=proposer, hold=hold, rosters=rosters
+            plan,
+            policy,
+            ledger_state,
+            now,
+            charter=charter,
+            proposer=proposer,
+            hold=hold,
+            rosters=rosters,
+            recent_alignments=recent_alignments,
         )
     )
     if reasons:
@@ -189,9 +200,9 @@ def _authorization(plan: Plan, policy: SiloPolicy) -> Authorization:
         policy_expires=policy.expires,
         dataset=name,
         account=dataset.population,
-        events=reserved_events(plan),
+        events=reserved_events(plan, policy.silo),
         max_interactions_per_user=min(plan.max_interactions_per_user, dataset.max_interactions_per_user),
-        verify_sums=1.0 if len(schedule(plan)) == 1 else policy.accepts.verify_sums,
+        verify_sums=1.0 if len(schedule(plan)) <= 1 else policy.accepts.verify_sums,
         token=_MADE_HERE,
     )
 

@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 
-from policies.amendments import AmendmentError, Lack, amendment_in_words, lacking
 from policies.canonical import digest
-from policies.charter import Charter, check_certificate
+from policies.charters.amendments import AmendmentError, Lack, amendment_in_words, lacking
+from policies.charters.charter import Card, Charter, check_certificate
 from policies.files import (
     CHARTERS,
+    NEXT_CARD,
+    NEXT_TLS,
     load_card,
     load_charters,
     load_signatures,
     load_yaml,
     read_limited,
     read_signed,
+    save_card,
     save_signatures,
     save_yaml,
     signature_path,
@@ -115,7 +118,7 @@ def sign_charter(directory: Path, path: Path, now: datetime) -> CharterState:
     require_unexpired("charter", charter.expires, now)
     for party in charter.parties():
         check_certificate(party.name, party)
-    card = load_card(directory / "card.json")
+    card = card_for(directory, charter)
     if card.role == "coordinator":
         raise WrongSignerError(
             "a coordinator does not sign the charter; the members do",
@@ -126,7 +129,7 @@ def sign_charter(directory: Path, path: Path, now: datetime) -> CharterState:
         raise WrongSignerError(
             f"the charter does not have {card.name} as its card says",
             where=str(path),
-            remedy="have the charter drafted with your current card.json",
+            remedy="have the charter drafted with your current card.json, or card-next.json after a rekey",
         )
     payload = charter.signed_bytes()
     key = PrivateKey.load(directory / "keys" / "identity.pem")
@@ -253,12 +256,48 @@ def adopt_charter(directory: Path, path: Path, now: datetime) -> Charter:
     charter, target = chain[-1], directory / "charter.yaml"
     if target.exists():
         _require_descent(load_yaml(target, Charter), chain, str(path))
-    signed = read_signed(path)
+    signed, card = read_signed(path), _card_if_any(directory, charter)
     _copy_chain(path, target)
     _write_pair(target, signed.content, signed.signatures)
     if charter.amends is not None:
         _write_pair(directory / CHARTERS / f"{charter.version}.yaml", signed.content, signed.signatures)
+    if card is not None:
+        _take_next_key(directory, card)
     return charter
+
+
+def card_for(directory: Path, charter: Charter) -> Card:
+    """A party's card, or its next one where that is what the charter pins.
+
+    Args:
+        directory: the party's.
+        charter: says which certificate it has.
+
+    Raises:
+        ArchipelError: files that cannot be used.
+    """
+    card, following = load_card(directory / "card.json"), directory / NEXT_CARD
+    if following.exists():
+        found = load_card(following)
+        pinned = {party.name: party.certificate_sha256 for party in charter.parties()}
+        if pinned.get(card.name) == found.certificate_sha256 and found.name == card.name:
+            return found
+    return card
+
+
+def _card_if_any(directory: Path, charter: Charter) -> Card | None:
+    return card_for(directory, charter) if (directory / "card.json").exists() else None
+
+
+def _take_next_key(directory: Path, card: Card) -> None:
+    """Put the TLS key that the charter pins into place, then its card; after a crash, what is left of it."""
+    following = directory / NEXT_CARD
+    if not following.exists() or load_card(following) != card:
+        return
+    if (directory / NEXT_TLS).exists():
+        (directory / NEXT_TLS).replace(directory / "keys" / "tls.pem")
+    save_card(directory / "card.json", card)
+    following.unlink()
 
 
 def _require_descent(current: Charter, chain: Sequence[Charter], source: str) -> None:

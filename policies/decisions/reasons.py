@@ -8,14 +8,15 @@ plan says of its own cost is never believed: its events are composed again under
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 
 from policies.canonical import digest
-from policies.charter import Charter
+from policies.charters.charter import Charter
+from policies.decisions.reason import Reason
+from policies.decisions.vertical_reasons import alignment_reasons
 from policies.freezing import Hold
-from policies.plan import NoisedMetrics, Plan
-from policies.price import PlanImpossibleError, plan_epsilon, reserved_events
+from policies.plans.plan import NoisedMetrics, Plan
+from policies.plans.price import PlanImpossibleError, plan_epsilon, reserved_events
 from policies.silo_policy import AccountBudget, Dataset, SiloPolicy
 from policies.trust import days_left
 from privacy.accounting import Spending, UnsupportedEventError, admit
@@ -30,28 +31,6 @@ Rosters = Mapping[str, tuple[str, ...]]
 """The silos of jobs, by job."""
 
 
-@dataclass(frozen=True)
-class Reason:
-    """One thing that stands against a plan.
-
-    Attributes:
-        code: stable word; may leave the silo.
-        field: of the plan, the policy or the charter; may leave the silo.
-        found: what is there now; stays here.
-        allowed: what would pass; stays here.
-        remedy: what a person can do.
-    """
-
-    code: str
-    field: str
-    found: str
-    allowed: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.field}: {self.found}, allowed is {self.allowed} ({self.remedy})"
-
-
 def reasons_against(
     plan: Plan,
     policy: SiloPolicy,
@@ -62,6 +41,7 @@ def reasons_against(
     proposer: str | None = None,
     hold: Hold | None = None,
     rosters: Rosters | None = None,
+    recent_alignments: int = 0,
 ) -> Iterator[Reason]:
     """Yield every reason to deny a plan; none if it is allowed.
 
@@ -74,6 +54,7 @@ def reasons_against(
         proposer: who asks, where known.
         hold: what stops all new jobs, if anything does.
         rosters: the silos of each job of the ledger; one that is missing counts for every partner's cap.
+        recent_alignments: vertical jobs that this silo has reserved for in the last 30 days.
     """
     if hold is not None:
         yield Reason("policy_frozen", "policy", hold.why, "no new job at present", hold.remedy)
@@ -83,6 +64,7 @@ def reasons_against(
     yield from _promise_reasons(plan, policy)
     yield from _training_reasons(plan, policy)
     yield from _protection_reasons(plan, policy)
+    yield from alignment_reasons(plan, policy, recent_alignments)
     yield from _dataset_reasons(plan, policy, ledger_state, now, rosters or {})
 
 
@@ -230,6 +212,14 @@ def _dataset_reasons(
         )
         return
     name, dataset = named
+    if plan.catalogue.kind == "per_silo" and dataset.item_list is None:
+        yield Reason(
+            "item_list_missing",
+            "catalogue.kind",
+            f"{name} has no item_list",
+            "a public list of this silo's own items",
+            "name one in the dataset (archipel data catalogue), or propose a plan with a shared catalogue",
+        )
     budget = policy.budgets[dataset.population]
     yield from _unit_reasons(plan, policy, dataset)
     if plan.privacy.target_delta > budget.delta:
@@ -240,7 +230,7 @@ def _dataset_reasons(
             f"at most {budget.delta:g}",
             "propose a smaller target_delta",
         )
-    yield from _cost_reasons(plan, budget)
+    yield from _cost_reasons(plan, budget, policy.silo)
     yield from _home_reasons(ledger_state.home_of(name), dataset.population)
     if budget.expires is not None and days_left(budget.expires, now) < 0:
         yield Reason(
@@ -251,7 +241,7 @@ def _dataset_reasons(
             f"sign a policy with a later budgets.{dataset.population}.expires",
         )
     yield from _account_reasons(plan, policy, dataset.population, ledger_state)
-    yield from _partner_reasons(plan, budget, dataset.population, ledger_state, rosters)
+    yield from _partner_reasons(plan, policy, dataset.population, ledger_state, rosters)
 
 
 def _home_reasons(home: str | None, population: str) -> Iterator[Reason]:
@@ -266,11 +256,10 @@ def _home_reasons(home: str | None, population: str) -> Iterator[Reason]:
 
 
 def _unit_reasons(plan: Plan, policy: SiloPolicy, dataset: Dataset) -> Iterator[Reason]:
-    unit = dataset.unit or policy.accepts.require.unit
-    if plan.privacy.unit != unit:
-        yield Reason(
-            "unit_required", "privacy.unit", plan.privacy.unit, unit, "propose a plan with that unit"
-        )
+    unit, found = dataset.unit or policy.accepts.require.unit, plan.unit_of(policy.silo)
+    if found != unit:
+        field = f"roles.features.{policy.silo}.unit" if plan.is_vertical else "privacy.unit"
+        yield Reason("unit_required", field, found, unit, "propose a plan with that unit")
     assumed, declared = plan.privacy.max_silos_per_user, min(dataset.max_silos_per_user, plan.num_silos)
     if assumed < declared:
         yield Reason(
@@ -282,10 +271,10 @@ def _unit_reasons(plan: Plan, policy: SiloPolicy, dataset: Dataset) -> Iterator[
         )
 
 
-def _cost_reasons(plan: Plan, budget: AccountBudget) -> Iterator[Reason]:
+def _cost_reasons(plan: Plan, budget: AccountBudget, silo: str) -> Iterator[Reason]:
     """Compose the plan's events under this account's filter: does it keep its own promise?"""
     try:
-        epsilon = plan_epsilon(plan, budget.filter_spec)
+        epsilon = plan_epsilon(plan, budget.filter_spec, silo)
     except PlanImpossibleError as error:
         yield Reason(
             "plan_impossible",
@@ -335,12 +324,12 @@ def _account_reasons(
             f"terms of version {policy.version}",
             "restart the agent, so that the ledger takes the policy in force",
         )
-    yield from _payment_reasons(plan, account)
+    yield from _payment_reasons(plan, policy.silo, account)
 
 
-def _payment_reasons(plan: Plan, account: AccountStatus) -> Iterator[Reason]:
+def _payment_reasons(plan: Plan, silo: str, account: AccountStatus) -> Iterator[Reason]:
     try:
-        account.admit(reserved_events(plan))
+        account.admit(reserved_events(plan, silo))
     except BudgetExceededError as error:
         yield unaffordable(error)
     except (PlanImpossibleError, UnsupportedEventError):
@@ -348,9 +337,10 @@ def _payment_reasons(plan: Plan, account: AccountStatus) -> Iterator[Reason]:
 
 
 def _partner_reasons(
-    plan: Plan, budget: AccountBudget, population: str, ledger_state: LedgerState, rosters: Rosters
+    plan: Plan, policy: SiloPolicy, population: str, ledger_state: LedgerState, rosters: Rosters
 ) -> Iterator[Reason]:
     """Hold each partner's cap against all jobs with it; one of an unknown roster counts for everyone."""
+    budget = policy.budgets[population]
     jobs = [job for job in ledger_state.jobs.values() if job.account == population]
     for partner, cap in (budget.max_epsilon_with or {}).items():
         if partner not in plan.silos:
@@ -359,7 +349,7 @@ def _partner_reasons(
         events = [EventCount(item.event, item.committed) for job in shared for item in job.allowances]
         events += [item for job in shared for item in job.outstanding]
         try:
-            events += reserved_events(plan)
+            events += reserved_events(plan, policy.silo)
             spending = Spending.of([item for item in events if item.count], budget.filter_spec)
             admit(spending, Budget(epsilon=cap, delta=budget.delta, filter=budget.filter_spec))
         except BudgetExceededError as error:

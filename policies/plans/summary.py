@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from policies.price import (
+from policies.plans.price import (
     RoundShape,
     cap_loss,
     forecast_bytes,
@@ -16,20 +16,23 @@ from policies.price import (
     spent_epsilon,
     training_shape,
 )
+from policies.plans.vertical.summary import describe_vertical, summarise_vertical
 from privacy.events import EventCount
 
 if TYPE_CHECKING:
-    from policies.plan import Plan
+    from policies.plans.plan import Plan
 
 
 def summarise(plan: Plan) -> dict[str, Any]:
-    """Return what a plan promises and costs, as JSON values.
+    """Return what a plan promises and costs, as JSON values; of a vertical plan other ones.
 
     Raises:
         PlanImpossibleError: no sum can carry it.
     """
     from policies.canonical import digest
 
+    if plan.is_vertical:
+        return summarise_vertical(plan)
     shape, traffic, privacy = training_shape(plan), forecast_bytes(plan), plan.privacy
     return {
         "plan_sha256": digest(plan),
@@ -78,6 +81,13 @@ def releases(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
+def headline(plan: Plan) -> str:
+    """Return a plan in a few words: ``item-graph over 4 silos, 3,883 items``."""
+    is_own = plan.catalogue.kind == "per_silo"
+    items = "items of their own" if is_own else f"{plan.catalogue.items:,} items"
+    return f"{plan.model.family} over {plan.num_silos} silos, {items}"
+
+
 def describe(plan: Plan, summary: Mapping[str, Any]) -> list[str]:
     """Return the same for people.
 
@@ -85,6 +95,8 @@ def describe(plan: Plan, summary: Mapping[str, Any]) -> list[str]:
         plan: the plan.
         summary: of it, by :func:`summarise`.
     """
+    if plan.is_vertical:
+        return describe_vertical(plan, summary)
     privacy = plan.privacy
     scope = (
         "per person, who is in one silo of the roster"

@@ -14,15 +14,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from policies.canonical import digest
-from policies.charter import Charter
+from policies.charters.charter import Charter
+from policies.decisions.reason import Reason
+from policies.decisions.reasons import Rosters, reasons_against
+from policies.decisions.selections import is_selection
 from policies.files import load_yaml
-from policies.plan import Plan
-from policies.reasons import Reason, Rosters, reasons_against
+from policies.plans.plan import Plan
 from policies.silo_policy import SiloPolicy
 from privacy.errors import ArchipelError
+from privacy.events import PureEvent
 from privacy.ledger.chain import LogReader
 from privacy.ledger.fold import Fold
-from privacy.ledger.records import RESERVED
+from privacy.ledger.records import RESERVED, Reserved
 from privacy.ledger.state import AccountStatus, JobStatus, LedgerState
 
 _NOTHING = LedgerState({}, {})
@@ -164,7 +167,7 @@ def under(state: LedgerState, policy: SiloPolicy) -> LedgerState:
         accounts[population] = replace(
             found, budget=blank.budget, policy_sha256=blank.policy_sha256, policy_version=blank.policy_version
         )
-    return LedgerState(accounts, state.jobs)
+    return replace(state, accounts=accounts)
 
 
 def read_rosters(directory: Path, jobs: Mapping[str, JobStatus]) -> dict[str, tuple[str, ...]]:
@@ -181,6 +184,30 @@ def read_rosters(directory: Path, jobs: Mapping[str, JobStatus]) -> dict[str, tu
             if digest(plan) == status.plan_sha256:
                 rosters[job] = plan.silos
     return rosters
+
+
+def count_alignments(ledger: Path, since: datetime) -> int:
+    """Return for how many alignments a ledger has reserved since ``since``; each has a noised number.
+
+    Args:
+        ledger: the file; its agent may be running.
+        since: aware.
+
+    Raises:
+        LogStorageError, LogCorruptError: it cannot be read.
+    """
+    with LogReader.open(ledger) as reader:
+        reserved = [entry for entry in reader.entries() if entry.kind == RESERVED]
+    recent = (
+        Reserved.model_validate(entry.payload)
+        for entry in reserved
+        if datetime.fromisoformat(entry.at) >= since
+    )
+    return sum(
+        any(isinstance(item.event, PureEvent) for item in record.events)
+        for record in recent
+        if not is_selection(record.job)
+    )
 
 
 def _states(

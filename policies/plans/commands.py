@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import typer
 
 from policies.console import HERE, Debug, Dir, Json, command, emit_json, say
-from policies.option_groups import grouped
-from policies.plan_options import DataOptions, ModelOptions, PromiseOptions, RosterOptions, TrainingOptions
+from policies.option_groups import SectionedCommand, grouped
+from policies.plans.options import (
+    DataOptions,
+    FamilyName,
+    ModelOptions,
+    PromiseOptions,
+    RosterOptions,
+    SumOptions,
+    TrainingOptions,
+)
+from policies.plans.vertical.options import AlignmentOptions, EncoderOptions, MomentsOptions, RoleOptions
 from privacy.errors import DataError, UsageError
-
-if TYPE_CHECKING:
-    from privacy.budget import FilterSpec
 
 plan_app = typer.Typer(no_args_is_help=True, help="Propose a job: make a plan and see what it costs.")
 
@@ -37,20 +43,37 @@ def _group() -> None:
     """Propose a job: make a plan and see what it costs."""
 
 
-@plan_app.command()
+@plan_app.command(cls=SectionedCommand)
 @command
 @grouped
 def new(
     *,
     catalogue: Annotated[
         str,
-        typer.Option(help="Catalogue file, or the SHA-256 of one in DIR/catalogues.", metavar="FILE|SHA"),
+        typer.Option(
+            help="Catalogue file, or the SHA-256 of one in DIR/catalogues; of a vertical plan the label "
+            "silo's items.",
+            metavar="FILE|SHA",
+        ),
     ],
-    roster: RosterOptions,
+    partition: Annotated[
+        Literal["horizontal", "vertical"],
+        typer.Option(help="Same catalogue and different users, or same users and different data."),
+    ] = "horizontal",
+    family: Annotated[
+        FamilyName | None,
+        typer.Option(help="Kind of model; default: item-graph, of a vertical plan cross-moments."),
+    ] = None,
     promise: PromiseOptions,
     data: DataOptions,
+    roster: RosterOptions,
+    sums: SumOptions,
     model: ModelOptions,
     training: TrainingOptions,
+    roles: RoleOptions,
+    alignment: AlignmentOptions,
+    moments: MomentsOptions,
+    encoder: EncoderOptions,
     out: Annotated[Path | None, typer.Option(help="Where to write it; default: DIR/plan.yaml.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     directory: Dir = HERE,
@@ -58,33 +81,23 @@ def new(
     debug: Debug = False,
 ) -> None:
     """Write a complete, commented plan.yaml with the least noise that keeps the promise."""
-    from policies.drafting import Draft, complete_plan
     from policies.files import write_atomically
-    from policies.plan_summary import describe, summarise
-    from policies.plan_text import render_plan
+    from policies.plans.asking import Asked, draft_plan
+    from policies.plans.summary import describe, headline, summarise
+    from policies.plans.text import render_plan
     from policies.schema import write_schema
 
     target = out or directory / "plan.yaml"
     if target.exists() and not force:
         raise PlanExistsError("it exists already", where=str(target), remedy="name another --out, or --force")
-    sha256, items, attributes = read_catalogue(catalogue, directory)
-    decided = {
-        name: value
-        for group in (roster, promise, data, model, training)
-        for name, value in vars(group).items()
-    }
-    decided |= {
-        "silos": tuple(name.strip() for name in roster.silos.split(",")),
-        "filter": _filter(decided.pop("orders")),
-        "bias_epsilon": _bias_epsilon(model.bias_epsilon, without=decided.pop("no_bias")),
-    }
-    if model.family == "linear" and model.features is None:
-        decided["features"] = max(attributes, 1)
-    plan = complete_plan(Draft(catalogue_sha256=sha256, catalogue_items=items, **decided))
+    vertical = (roles, alignment, moments, encoder)
+    asked = Asked(partition, family, (promise, data), (roster, sums, model, training), vertical)
+    asked.check()
+    plan = draft_plan(asked, read_catalogue(catalogue, directory))
     write_atomically(target, render_plan(plan).encode("utf-8"))
     write_schema("plan", target.with_name("plan.schema.json"))
     summary = summarise(plan)
-    say(f"{target}: {plan.model.family} over {plan.num_silos} silos, {items:,} items")
+    say(f"{target}: {headline(plan)}")
     for line in describe(plan, summary):
         say(line)
     emit_json({"plan": str(target), **summary}, json_file)
@@ -99,12 +112,12 @@ def show(
 ) -> None:
     """Check a plan and say what it promises, costs and sums. Needs no silo; forecast says more."""
     from policies.files import load_yaml
-    from policies.plan import Plan
-    from policies.plan_summary import describe, summarise
+    from policies.plans.plan import Plan
+    from policies.plans.summary import describe, headline, summarise
 
     found = load_yaml(plan, Plan)
     summary = summarise(found)
-    say(f"{plan}: {found.model.family} over {found.num_silos} silos, {found.catalogue.items:,} items")
+    say(f"{plan}: {headline(found)}")
     for line in describe(found, summary):
         say(line)
     emit_json({"plan": str(plan), **summary}, json_file)
@@ -145,30 +158,3 @@ def read_catalogue(given: str, directory: Path) -> tuple[str, int, int]:
                 "this line is no catalogue item", where=f"{path}:{items}", remedy=remedy
             ) from error
     return sha256, items, len(attributes)
-
-
-def _filter(orders: str | None) -> FilterSpec | None:
-    from pydantic import ValidationError
-
-    from privacy.budget import RenyiFilter
-
-    if orders is None:
-        return None
-    try:
-        return RenyiFilter(orders=tuple(float(order) for order in orders.split(",")))
-    except (ValueError, ValidationError) as error:
-        raise UsageError(
-            "these are no Rényi orders",
-            where="--orders",
-            remedy="write 1 to 8 ascending numbers above 1: 2,4,8",
-        ) from error
-
-
-def _bias_epsilon(given: float | None, *, without: bool) -> float | None:
-    if without and given:
-        raise UsageError(
-            "popularity is counted at a price, or not at all",
-            where="--no-bias",
-            remedy="leave out --bias-epsilon or --no-bias",
-        )
-    return 0.0 if without else given

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from policies.plan import Plan
+    from policies.plans.plan import Plan
 
 MAX_ITEM_GRAPH_ITEMS = 20_000
 
@@ -19,14 +19,21 @@ def plan_problems(plan: Plan) -> Iterator[str]:
     """
     yield from _roster_problems(plan)
     yield from _collusion_problems(plan)
+    yield from _vertical_problems(plan)
+    yield from catalogue_problems(plan)
     if plan.is_statistics:
         yield from _statistics_problems(plan)
     else:
-        yield from _gradient_problems(plan)
+        yield from gradient_problems(plan)
         yield from _optimizer_problems(plan)
         yield from _local_problems(plan)
         yield from _absence_problems(plan)
-    if plan.model.family == "autoencoder" and plan.model.features > plan.catalogue.items:
+    if plan.model.family == "sequence" and plan.model.architecture != "masked" and plan.model.input_dropout:
+        yield (
+            f"model.input_dropout: {plan.model.architecture} is asked for every next item and hides none; "
+            "leave it out, or write architecture: masked"
+        )
+    if plan.model.family in ("autoencoder", "sequence") and plan.model.features > plan.catalogue.items:
         yield f"model.features: a basis of {plan.catalogue.items} items has at most as many columns"
     popularity, target_epsilon = plan.popularity, plan.privacy.target_epsilon
     if popularity is not None and popularity.epsilon >= target_epsilon:
@@ -34,6 +41,41 @@ def plan_problems(plan: Plan) -> Iterator[str]:
             f"model.bias.epsilon: {popularity.epsilon:g} leaves nothing of target_epsilon {target_epsilon:g} "
             f"to the training; write less, such as {target_epsilon / 4:g}"
         )
+
+
+def catalogue_problems(plan: Plan) -> Iterator[str]:
+    """Yield where the kind of catalogue and the family do not belong together."""
+    model, kind = plan.model, plan.catalogue.kind
+    if kind == "per_silo" and model.family != "language":
+        yield (
+            f"catalogue.kind: {model.family} sums over one list of items; write shared, or family: language, "
+            "which knows items by their texts"
+        )
+    if model.family != "language":
+        return
+    if kind != "per_silo":
+        yield (
+            "catalogue.kind: language knows items by their texts; write per_silo with the digest of the "
+            "encoder, also where all silos rank one list"
+        )
+    if model.dimensions >= plan.catalogue.items:
+        yield (
+            f"model.dimensions: {plan.catalogue.items} reference texts span at most "
+            f"{plan.catalogue.items - 1} around their mean; write fewer dimensions, or list more texts"
+        )
+
+
+def _vertical_problems(plan: Plan) -> Iterator[str]:
+    for name in ("roles", "alignment"):
+        if getattr(plan, name) is not None:
+            yield f"{name}: only vertical plans align people; write partition: vertical, or leave it out"
+    if plan.model.family in ("cross-moments", "private-encoder"):
+        yield (
+            f"model.family: {plan.model.family} joins other data about the same people; "
+            "write partition: vertical"
+        )
+    if plan.releases.model != "members":
+        yield "releases.model: every silo opens the sums, so every silo has the model; write members"
 
 
 def _roster_problems(plan: Plan) -> Iterator[str]:
@@ -101,7 +143,8 @@ def _statistics_problems(plan: Plan) -> Iterator[str]:
         )
 
 
-def _gradient_problems(plan: Plan) -> Iterator[str]:
+def gradient_problems(plan: Plan) -> Iterator[str]:
+    """Yield what a training by DP-SGD lacks, or has and should not, whoever trains."""
     training, privacy = plan.training, plan.privacy
     if privacy.max_grad_norm is None:
         yield "privacy.max_grad_norm: an unbounded gradient has no privacy; name the norm it is clipped to"

@@ -2,7 +2,7 @@
 
 Silos, families, the ledger and the forecast all read :func:`schedule`; nobody derives a grid, a clamp or an
 event a second time. Everything here is pure and uses public numbers only. How levels, headroom and shares
-come about is :mod:`policies.shapes`.
+come about is :mod:`policies.plans.shapes`.
 
 A person in ``m`` silos moves the sum ``m`` times: under shared noise sensitivities add.
 """
@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from policies.plan import NoisedMetrics, Plan
-from policies.shapes import (
+from policies.plans.plan import NoisedMetrics, Plan
+from policies.plans.shapes import (
     FINEST_GRID,
     LARGEST_ACCOUNT_EPSILON,
     MAX_ROUNDING_COST,
@@ -38,6 +38,7 @@ from policies.shapes import (
     signal_range,
     weight_at,
 )
+from policies.plans.vertical.price import vertical_events
 from privacy.accounting import epsilon_of, epsilon_pld
 from privacy.budget import FilterSpec
 from privacy.calibration import CalibrationError, calibrate_noise_multiplier, release_event
@@ -98,20 +99,28 @@ class Traffic:
 def schedule(plan: Plan) -> tuple[RoundShape, ...]:
     """Return the sums of a job without failures: popularity if trained from it, the training, metrics if any.
 
-    Round ``r`` of the protocol (1-based) has the shape ``schedule(plan)[r - 1]``.
+    Round ``r`` of the protocol (1-based) has the shape ``schedule(plan)[r - 1]``. Vertical plans sum nothing.
 
     Raises:
         PlanImpossibleError: no layout, grid or noise can do what the plan says.
     """
+    if plan.is_vertical:
+        return ()
     shapes = (popularity_shape(plan), *(training_shape(plan),) * plan.training.rounds, metrics_shape(plan))
     return tuple(shape for shape in shapes if shape is not None)
 
 
-def reserved_events(plan: Plan) -> tuple[EventCount, ...]:
+def reserved_events(plan: Plan, silo: str | None = None) -> tuple[EventCount, ...]:
     """Return everything the plan may release: all rounds, all burned rounds, popularity and metrics.
 
     Counts before a training may fail once, where any sum may; a metrics sum that fails is not repeated.
+
+    Args:
+        plan: any valid plan.
+        silo: whose people; only in a vertical plan does it matter. Left out: whoever pays most.
     """
+    if plan.is_vertical:
+        return vertical_events(plan, silo)
     training, popularity, metrics = plan.training, popularity_shape(plan), metrics_shape(plan)
     events = [EventCount(training_shape(plan).event, training.rounds + training.max_burned_rounds)]
     if popularity is not None:
@@ -132,18 +141,19 @@ def committed_events(plan: Plan, places: Iterable[tuple[int, int]]) -> tuple[Eve
     return _merged(EventCount(shapes[round_ - 1].event, 1) for round_, _ in dict.fromkeys(places))
 
 
-def plan_epsilon(plan: Plan, filter: FilterSpec | None = None) -> float:
+def plan_epsilon(plan: Plan, filter: FilterSpec | None = None, silo: str | None = None) -> float:
     """Return the epsilon of everything the plan may release, at its ``target_delta``.
 
     Args:
         plan: any valid plan.
         filter: whose accounting; the plan's own if left out.
+        silo: whose people (:func:`reserved_events`).
 
     Raises:
         UnsupportedEventError: a sampled plan under a zCDP filter.
     """
     spec = plan.privacy.filter_spec if filter is None else filter
-    return epsilon_of(reserved_events(plan), plan.privacy.target_delta, spec)
+    return epsilon_of(reserved_events(plan, silo), plan.privacy.target_delta, spec)
 
 
 def spent_epsilon(plan: Plan, events: Iterable[EventCount]) -> float:

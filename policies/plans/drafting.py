@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from policies.plan import STATISTICS, FamilyName, Plan
-from policies.price import (
+from policies.plans.models import STATISTICS, ArchitectureName, FamilyName
+from policies.plans.plan import Plan
+from policies.plans.price import (
     MAX_ROUNDING_COST,
     PlanImpossibleError,
     largest_grid,
@@ -17,8 +18,8 @@ from policies.price import (
     schedule,
     sensitivity_in_one_silo,
 )
-from policies.recipes import DEFAULT_ROUND_MINUTES, RECIPES, Recipe
-from policies.shapes import burns_of_popularity
+from policies.plans.recipes import DEFAULT_ROUND_MINUTES, MASKED_SHARE, RECIPES, Recipe
+from policies.plans.shapes import burns_of_popularity
 from policies.validation import validate_values
 from privacy.budget import FilterSpec, RenyiFilter, ZcdpFilter
 from privacy.calibration import calibrate_noise_multiplier
@@ -32,7 +33,7 @@ class Draft:
     """What people decide about a plan; :func:`complete_plan` computes the rest.
 
     What is None here is left out of the plan, or comes from the family's recipe
-    (:data:`policies.recipes.RECIPES`). What is given but means nothing to the family is refused.
+    (:data:`policies.plans.recipes.RECIPES`). What is given but means nothing to the family is refused.
 
     Attributes:
         silos: the roster, the leader first.
@@ -56,7 +57,13 @@ class Draft:
         round_minutes: how long a round waits for a silo; left out: ten, where it may go on without.
         rank: of an item graph.
         features: width of the items' public features in a trained model.
-        hidden: width of an autoencoder's hidden layer.
+        encoder_sha256: of the text encoder, where every silo ranks items of its own; the catalogue then sets
+            the scale of texts.
+        text_dimensions: of the space of item texts.
+        architecture: of a network over ordered histories.
+        layers: of it.
+        places: newest items of a history that it reads.
+        hidden: width of the hidden layer, or of such a network.
         input_dropout: share of a history that it does not see in a step and is asked for.
         seed: of its first parameters.
         bias_epsilon: price of the popularity it starts from; 0 for none.
@@ -88,6 +95,11 @@ class Draft:
     max_burned_rounds: int | None = None
     rank: int | None = None
     features: int | None = None
+    encoder_sha256: str | None = None
+    text_dimensions: int | None = None
+    architecture: ArchitectureName | None = None
+    layers: int | None = None
+    places: int | None = None
     hidden: int | None = None
     input_dropout: float | None = None
     seed: int | None = None
@@ -180,7 +192,7 @@ def _document(draft: Draft) -> dict[str, Any]:
         "purpose": draft.purpose,
         "partition": "horizontal",
         "silos": draft.silos,
-        "catalogue": {"kind": "shared", "sha256": draft.catalogue_sha256, "items": draft.catalogue_items},
+        "catalogue": _catalogue(draft),
         "max_users_per_silo": draft.max_users_per_silo,
         "max_interactions_per_user": draft.max_interactions_per_user,
         "holdout": _holdout(draft),
@@ -190,6 +202,13 @@ def _document(draft: Draft) -> dict[str, Any]:
         "protection": _protection(draft),
         "releases": {"model": "members", "metrics": metrics},
     }
+
+
+def _catalogue(draft: Draft) -> dict[str, Any]:
+    listed = {"sha256": draft.catalogue_sha256, "items": draft.catalogue_items}
+    if draft.encoder_sha256 is None:
+        return {"kind": "shared"} | listed
+    return {"kind": "per_silo"} | listed | {"encoder_sha256": draft.encoder_sha256}
 
 
 def _holdout(draft: Draft) -> dict[str, Any]:
@@ -205,7 +224,11 @@ def _holdout(draft: Draft) -> dict[str, Any]:
 def _model(draft: Draft, recipe: Recipe | None) -> dict[str, Any]:
     asked = _given(
         rank=draft.rank,
+        architecture=draft.architecture,
         features=draft.features,
+        dimensions=draft.text_dimensions,
+        layers=draft.layers,
+        places=draft.places,
         hidden=draft.hidden,
         input_dropout=draft.input_dropout,
         seed=draft.seed,
@@ -215,10 +238,15 @@ def _model(draft: Draft, recipe: Recipe | None) -> dict[str, Any]:
     usual: dict[str, Any] = {"rank": 64} if draft.family == "item-graph" else {}
     if recipe is not None:
         usual = _given(
-            features=min(recipe.features, draft.catalogue_items),
+            features=recipe.features and min(recipe.features, draft.catalogue_items),
+            dimensions=recipe.dimensions and min(recipe.dimensions, draft.catalogue_items),
             hidden=recipe.hidden,
-            input_dropout=recipe.input_dropout,
+            layers=recipe.layers,
+            places=recipe.places,
+            input_dropout=MASKED_SHARE if draft.architecture == "masked" else recipe.input_dropout,
         )
+        if draft.family == "sequence":
+            usual["architecture"] = "transformer"
         if recipe.popularity_share:
             usual["bias"] = _bias(recipe.popularity_share * draft.target_epsilon)
     return {"family": draft.family} | usual | asked

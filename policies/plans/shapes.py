@@ -32,7 +32,7 @@ from privacy.events import Event, GaussianEvent, PoissonSampledGaussianEvent
 from privacy.packing import Layout, largest_bits
 
 if TYPE_CHECKING:
-    from policies.plan import Plan
+    from policies.plans.plan import Plan
 
 FINEST_GRID = 8192
 LARGEST_ACCOUNT_EPSILON = 100.0
@@ -40,6 +40,9 @@ MAX_SHARE_STD = 2.0**30
 MIN_WEIGHT_AT_CAP = 10
 MAX_ROUNDING_COST = 0.05
 GOOD_ROUNDING_COST = 0.02
+
+MAX_ENCODER_COLUMNS = 2_048
+"""Columns of a feature silo's rows at most: how many there are is not in the plan."""
 
 _PLANS_PER_ACCOUNT = 1000
 _FINE_ROUNDING_COST = 0.005
@@ -139,7 +142,7 @@ class RoundShape:
 
 
 def num_values(plan: Plan) -> int:
-    """Return the length of the vector one training round sums."""
+    """Return the length of the vector one training round sums; at most, where it is a silo's own affair."""
     items, model = plan.catalogue.items, plan.model
     match model.family:
         case "item-graph":
@@ -148,6 +151,12 @@ def num_values(plan: Plan) -> int:
             return items * model.features + items
         case "autoencoder":
             return 2 * model.features * model.hidden + model.hidden
+        case "language":
+            return 2 * model.dimensions * model.hidden + model.hidden
+        case "sequence":
+            return model.num_weights
+        case "private-encoder":
+            return 2 * MAX_ENCODER_COLUMNS * model.dimensions
         case _:
             return items
 

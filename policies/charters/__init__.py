@@ -1,0 +1,1 @@
+"""Charters: who the parties are to each other, and how that changes."""

@@ -1,0 +1,1 @@
+"""Plans: one job as data, what it costs, how it is drafted and shown."""

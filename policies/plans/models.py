@@ -1,0 +1,209 @@
+"""The families of models that a plan may name, each with its size; their cost is in :mod:`.price`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from policies.sections import Positive, Real, Section, Sha256, Whole
+
+FamilyName = Literal[
+    "popularity",
+    "item-graph",
+    "linear",
+    "autoencoder",
+    "language",
+    "sequence",
+    "cross-moments",
+    "private-encoder",
+]
+ArchitectureName = Literal["transformer", "masked", "gru", "lstm", "cnn"]
+
+STATISTICS = frozenset({"popularity", "item-graph"})
+"""Families that sum one exact integer vector of each user, once; all others sum clipped gradients."""
+
+VERTICAL_FAMILIES = frozenset({"cross-moments", "private-encoder"})
+"""Families of vertical plans; no other has one."""
+
+
+class PopularityModel(Section):
+    """Noised counts: one secure sum of one value per item."""
+
+    family: Literal["popularity"]
+
+
+class ItemGraphModel(Section):
+    """Noised item-item Gram, denoised and solved in closed form: one secure sum of I(I+1)/2 values.
+
+    Attributes:
+        rank: upper bound of the factorisation; unsupported directions vanish by themselves.
+    """
+
+    family: Literal["item-graph"]
+    rank: Annotated[Whole, Field(ge=1, le=64)] = 64
+
+
+class LinearModel(Section):
+    """One linear layer from public item features to item scores, trained by DP-SGD.
+
+    Attributes:
+        features: width of the public feature vector of an item.
+    """
+
+    family: Literal["linear"]
+    features: Annotated[Whole, Field(ge=1, le=5_000)]
+
+
+class NoisedPopularity(Section):
+    """How often each item occurs, as one noised secure sum before the training.
+
+    Attributes:
+        noised: always true: there is no other way to count.
+        epsilon: that release as if alone at ``target_delta``; training gets what remains of the composition.
+    """
+
+    noised: Literal[True]
+    epsilon: Annotated[Real, Field(gt=0, le=100)]
+
+
+class AutoencoderModel(Section):
+    """A history through one hidden layer to item scores, over a public basis of items, trained by DP-SGD.
+
+    Attributes:
+        features: width of the public basis of the items.
+        hidden: width of the hidden layer.
+        input_dropout: share of a history that a step hides from the network and asks it for.
+        seed: public; of the first parameters only, never of noise.
+        bias: what scores start from: nothing, or the logarithm of noised counts, frozen while training.
+        start_from: SHA-256 of a ``checkpoint.safetensors`` that every silo has; left out: from the seed.
+    """
+
+    family: Literal["autoencoder"]
+    features: Annotated[Whole, Field(ge=1, le=2_000)]
+    hidden: Annotated[Whole, Field(ge=1, le=1_024)] = 32
+    input_dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.0
+    seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 0
+    bias: Literal["none"] | NoisedPopularity = "none"
+    start_from: Sha256 | None = None
+
+
+class LanguageModel(Section):
+    """A history through one hidden layer to scores, between vectors of item texts, trained by DP-SGD.
+
+    The vectors are a frozen public encoder's, whitened on the plan's reference texts, so every silo ranks
+    items of its own (``catalogue: {kind: per_silo}``) with weights that all learn together.
+
+    Attributes:
+        dimensions: of the space in which items stand.
+        hidden: width of the hidden layer.
+        input_dropout: share of a history that a step hides from the network and asks it for.
+        seed: public; of the first parameters only, never of noise.
+        start_from: SHA-256 of a ``checkpoint.safetensors`` that every silo has; left out: from the seed.
+    """
+
+    family: Literal["language"]
+    dimensions: Annotated[Whole, Field(ge=1, le=1_024)] = 32
+    hidden: Annotated[Whole, Field(ge=1, le=1_024)] = 32
+    input_dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.0
+    seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 0
+    start_from: Sha256 | None = None
+
+
+class SequenceModel(Section):
+    """What comes next after an ordered history, over a public basis of items, trained by DP-SGD.
+
+    Attributes:
+        architecture: what reads the history: ``transformer`` (causal attention), ``masked`` (attention both
+            ways), ``gru``, ``lstm`` or ``cnn`` (dilated causal convolutions).
+        features: width of the public basis of the items.
+        hidden: width of the network at each place.
+        layers: of it.
+        places: newest items of a history that are read.
+        input_dropout: ``masked`` only: share of a history that a step hides from the network and asks it for.
+        seed: public; of the first parameters only, never of noise.
+        bias: what scores start from: nothing, or the logarithm of noised counts, frozen while training.
+        start_from: SHA-256 of a ``checkpoint.safetensors`` that every silo has; left out: from the seed.
+    """
+
+    family: Literal["sequence"]
+    architecture: ArchitectureName
+    features: Annotated[Whole, Field(ge=1, le=2_000)]
+    hidden: Annotated[Whole, Field(ge=2, le=512, multiple_of=2)] = 32
+    layers: Annotated[Whole, Field(ge=1, le=4)] = 1
+    places: Annotated[Whole, Field(ge=2, le=200)] = 20
+    input_dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.0
+    seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 0
+    bias: Literal["none"] | NoisedPopularity = "none"
+    start_from: Sha256 | None = None
+
+    @property
+    def num_weights(self) -> int:
+        """Trained values: two maps between features and places, and what stands between them."""
+        width, layers = self.hidden, self.layers
+        per_layer = {
+            "transformer": 8 * width * width + 10 * width,
+            "masked": 8 * width * width + 10 * width,
+            "gru": 6 * width * width + 6 * width,
+            "lstm": 8 * width * width + 8 * width,
+            "cnn": 3 * width * width + 3 * width,
+        }
+        positions = self.places * width if self.architecture in ("transformer", "masked") else 0
+        ends = 2 * self.features * width + width
+        return ends + positions + layers * per_layer[self.architecture] + 2 * width
+
+
+class CrossMomentsModel(Section):
+    """What feature silos know of people, joined to the label silo's items by encrypted sums over people.
+
+    Attributes:
+        label_items: items of a person that the label silo encrypts: its most frequent ones, chosen by itself.
+        label_norm: L2 norm the label silo's rows are bounded by before they are encrypted.
+        dimensions: numbers that stand for one person of a feature silo.
+        basis: how a row becomes these: ``dp_pca``, from the noised Gram of its own silo, or ``public``.
+        basis_share: share of a feature silo's zCDP that its noised Gram takes; the moments take the rest.
+    """
+
+    family: Literal["cross-moments"]
+    label_items: Annotated[Whole, Field(ge=2, le=4_096)]
+    label_norm: Positive = 1.0
+    dimensions: Annotated[Whole, Field(ge=1, le=64)] = 16
+    basis: Literal["dp_pca", "public"] = "dp_pca"
+    basis_share: Annotated[Real, Field(gt=0, lt=1)] = 0.3
+
+
+class PrivateEncoderModel(Section):
+    """What feature silos know of people as numbers, made by an encoder of their own and released once.
+
+    Each feature silo trains it alone by DP-SGD (``training``: a round is a step of its own, the first one
+    averages rows), freezes it and noises every person's numbers. The label silo trains on them; nothing flows
+    back.
+
+    Attributes:
+        label_items: items that the label silo ranks: its most frequent ones, chosen by itself.
+        dimensions: numbers that stand for one person of a feature silo.
+        release_epsilon: of the noised numbers as if alone at ``target_delta``, whatever the training samples;
+            the training gets what remains of the composition.
+        input_dropout: share of a row that a step hides from the encoder and asks it for.
+        seed: public; of the first parameters only, never of noise.
+    """
+
+    family: Literal["private-encoder"]
+    label_items: Annotated[Whole, Field(ge=2, le=4_096)]
+    dimensions: Annotated[Whole, Field(ge=1, le=64)] = 8
+    release_epsilon: Annotated[Real, Field(gt=0, le=100)]
+    input_dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.4
+    seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 0
+
+
+Model = Annotated[
+    PopularityModel
+    | ItemGraphModel
+    | LinearModel
+    | AutoencoderModel
+    | LanguageModel
+    | SequenceModel
+    | CrossMomentsModel
+    | PrivateEncoderModel,
+    Field(discriminator="family"),
+]
