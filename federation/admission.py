@@ -11,7 +11,8 @@ import binascii
 from collections.abc import Mapping
 
 from federation.duties import owing
-from federation.job_state import ENDING, IN_ROUND, KINDS_OF_PHASE, JobState, Phase
+from federation.job_state import ENDING, IN_LEG, IN_ROUND, KINDS_OF_PHASE, JobState, Phase
+from federation.legs.admission import check_leg_post
 from federation.messages import (
     Absence,
     Acceptance,
@@ -37,7 +38,7 @@ MAX_FRAME_BYTES = 70_000
 MAX_PAUSES = 16
 """Pauses of one job by one party: whoever wants more can cancel it, and the board stays short."""
 
-_OF_COORDINATOR = (PostKind.SUM, PostKind.ABSENCE, PostKind.ENDED)
+_OF_COORDINATOR = (PostKind.SUM, PostKind.ABSENCE, PostKind.RELAYED, PostKind.MATCHED, PostKind.ENDED)
 _OF_EVERYBODY = (PostKind.CANCEL, PostKind.PAUSE, PostKind.RESUME)
 
 
@@ -87,7 +88,7 @@ def _check_place(state: JobState, envelope: Envelope) -> None:
             f"{state.phase} at round {state.round}, attempt {state.attempt}"
         )
     takes_part = kind is PostKind.BURN or kind in KINDS_OF_PHASE[state.phase]
-    if takes_part and kind is not PostKind.SUM and envelope.sender not in state.contributors:
+    if takes_part and kind not in _OF_COORDINATOR and envelope.sender not in state.contributors:
         raise StalePostError(
             f"{envelope.sender} does not take part in round {state.round}, attempt {state.attempt}",
             remedy="an absent silo returns first, and takes part from the next attempt on",
@@ -107,7 +108,7 @@ def _places(state: JobState, kind: PostKind) -> tuple[tuple[int, int], ...]:
         case PostKind.RETURN:
             return (here,) if state.phase in (*IN_ROUND, Phase.PAUSED, Phase.CLOSING) else ()
         case PostKind.BURN:
-            return (here,) if state.phase in IN_ROUND else ()
+            return (here,) if state.phase in IN_ROUND and not state.plan.is_vertical else ()
         case _:
             due = here if state.phase in IN_ROUND else (0, 0)
             return (due,) if kind in KINDS_OF_PHASE[state.phase] else ()
@@ -146,6 +147,8 @@ def _check_content(state: JobState, envelope: Envelope) -> None:
             _check_pause(state, envelope)
         case PostKind.RESUME if not state.is_paused:
             raise ProtocolError("the job is not paused")
+        case _ if state.phase in IN_LEG:
+            check_leg_post(state, envelope)
         case _:
             _check_round_post(state, envelope)
 

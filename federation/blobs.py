@@ -1,7 +1,7 @@
 """Bulk bytes beside the board: who may send and read which, and where an upload stands.
 
 A signed post announces size and SHA-256 first; what nobody announced is not taken. Streams are kept until
-their attempt is over, sums until the job ends, so that a silo that was absent can replay them.
+their attempt or leg is over, sums until the job ends, so that a silo that was absent can replay them.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from federation.bulletin import Bulletin
-from federation.job_state import IN_ROUND, JobState, Phase
-from federation.messages import BlobKind, BlobRef, PostKind, Stream, Sum
+from federation.job_state import IN_LEG, IN_ROUND, JobState, Phase
+from federation.messages import BlobKind, BlobRef, Matched, PostKind, Stream, Sum
 from federation.steps import Step, durable
 from federation.store import Store
 from federation.transport.base import MAX_CHUNK_BYTES
@@ -50,7 +50,7 @@ class Blobs:
             ProtocolError: not announced, altered, out of place or too long.
         """
         expected_sha256, num_bytes = self._manifest(party, ref)
-        if ref.sender != party or ref.kind is BlobKind.SUM:
+        if ref.sender != party or ref.kind in (BlobKind.SUM, BlobKind.SLOTS):
             raise ProtocolError(f"{party} may not upload this {ref.kind}")
         if len(chunk) > MAX_CHUNK_BYTES or hashlib.sha256(chunk).hexdigest() != sha256:
             raise ProtocolError("a chunk that is too long or does not fit its digest")
@@ -64,6 +64,8 @@ class Blobs:
     def read(self, party: str, ref: BlobRef, offset: int, limit: int) -> bytes:
         """Bytes of a complete blob, for the job's roster only; streams only once their sum is fixed.
 
+        What is sent in a leg is for its readers only, once the coordinator has said that all of it is here.
+
         Raises:
             ProtocolError: the party may not, or they are not here.
         """
@@ -71,17 +73,19 @@ class Blobs:
         state = self._board.jobs[ref.job]
         if party not in state.roster:
             raise ProtocolError(f"{party} is not in this job's roster")
+        if ref.kind is not BlobKind.CATALOGUE and state.plan.is_vertical:
+            _check_reader(state, party, ref)
+            return self._store.read_blob(ref, offset, min(limit, MAX_CHUNK_BYTES))
         fixed = state.post(PostKind.SUM, state.coordinator, round=ref.round, attempt=ref.attempt)
         if ref.kind is not BlobKind.CATALOGUE and fixed is None:
             raise ProtocolError("streams are given out once their sum is fixed")
         return self._store.read_blob(ref, offset, min(limit, MAX_CHUNK_BYTES))
 
     def streams(self, state: JobState) -> list[BlobRef]:
-        """The contributors' streams of the current attempt, in roster order."""
+        """The contributors' streams of the current attempt, the senders' of a leg, in roster order."""
         at = {"round": state.round, "attempt": state.attempt}
-        return [
-            BlobRef(job=state.job, kind=BlobKind.STREAM, sender=silo, **at) for silo in state.contributors
-        ]
+        senders = state.leg.senders if state.phase in IN_LEG else state.contributors
+        return [BlobRef(job=state.job, kind=BlobKind.STREAM, sender=silo, **at) for silo in senders]
 
     def are_complete(self, refs: list[BlobRef]) -> bool:
         """Whether all bytes of all of them are here."""
@@ -104,6 +108,14 @@ class Blobs:
         if has_left and before.phase in IN_ROUND:
             for ref in self.streams(before):
                 self._store.drop_blob(ref)
+            if before.phase in IN_LEG:
+                for ref in self._slots(before):
+                    self._store.drop_blob(ref)
+
+    def _slots(self, state: JobState) -> list[BlobRef]:
+        """The slot files that belong to the current leg; mostly none is there."""
+        at = {"round": state.round, "attempt": state.attempt}
+        return [BlobRef(job=state.job, kind=BlobKind.SLOTS, sender=silo, **at) for silo in state.roster]
 
     def _manifest(self, party: str, ref: BlobRef) -> tuple[str, int]:
         """SHA-256 and size of announced bytes."""
@@ -114,6 +126,8 @@ class Blobs:
             if ref.sender != state.proposer:
                 raise ProtocolError("a catalogue comes from the job's proposer")
             return state.plan.catalogue.sha256, state.proposal.catalogue_bytes
+        if ref.kind is BlobKind.SLOTS:
+            return _slots_manifest(state, ref)
         kind = PostKind.STREAM if ref.kind is BlobKind.STREAM else PostKind.SUM
         post = state.post(kind, ref.sender, round=ref.round, attempt=ref.attempt)
         if post is None:
@@ -125,7 +139,7 @@ class Blobs:
         """Whether nobody needs these bytes any more: the job has ended, or has left the stream's attempt."""
         state = self._board.jobs[ref.job]
         has_left = (ref.round, ref.attempt) != (state.round, state.attempt)
-        return self._board.has_ended(ref.job) or (ref.kind is BlobKind.STREAM and has_left)
+        return self._board.has_ended(ref.job) or (ref.kind in (BlobKind.STREAM, BlobKind.SLOTS) and has_left)
 
     async def _complete(self, ref: BlobRef, sha256: str) -> None:
         """Check and keep finished bytes, in a thread; whoever asks meanwhile waits for the same answer."""
@@ -139,3 +153,22 @@ class Blobs:
                 except FileNotFoundError:  # deleted meanwhile, as what is over is
                     if not self._is_over(ref):
                         raise
+
+
+def _check_reader(state: JobState, party: str, ref: BlobRef) -> None:
+    """Whether ``party`` may read this of a vertical job, now."""
+    is_here = state.phase is Phase.FETCHING and (ref.round, ref.attempt) == (state.round, state.attempt)
+    if not is_here:
+        raise ProtocolError("what is sent in a leg is given out while its readers fetch, not before or after")
+    parcel = state.leg.parcels.get(ref.sender)
+    if parcel is None or party not in parcel.readers:
+        raise ProtocolError(f"what {ref.sender} sends in {state.leg.in_words} is not for {party}")
+
+
+def _slots_manifest(state: JobState, ref: BlobRef) -> tuple[str, int]:
+    """The slots of the silo that ``ref`` names, announced by MATCHED in the leg before."""
+    post = state.post(PostKind.MATCHED, state.coordinator, round=ref.round - 1, attempt=ref.attempt)
+    if post is None or ref.sender not in state.roster:
+        raise ProtocolError("the slots have not been announced")
+    manifest = post.content(Matched).slots[ref.sender]
+    return manifest.sha256, manifest.num_bytes

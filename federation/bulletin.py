@@ -10,6 +10,7 @@ import structlog
 
 from federation.job_state import JobState, Phase
 from federation.messages import Envelope
+from federation.quotas import CoordinatorLimits, OverQuotaError, RefusalMeter, check_proposal
 from federation.rounds import advance, propose
 from federation.steps import Step, durable
 from federation.store import Store, StoredPost
@@ -27,17 +28,27 @@ class Bulletin:
         trail: where they are noted.
         coordinator: its name.
         clock: current time.
+        meter: which refusals are noted.
 
     Attributes:
         jobs: state of every job by its id, oldest first.
     """
 
-    def __init__(self, store: Store, trail: Trail, coordinator: str, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        trail: Trail,
+        coordinator: str,
+        clock: Callable[[], datetime],
+        *,
+        meter: RefusalMeter,
+    ) -> None:
         self.jobs: dict[str, JobState] = {}
         self._store = store
         self._trail = trail
         self._coordinator = coordinator
         self._clock = clock
+        self._meter = meter
         self._begun: dict[str, datetime] = {}
         self._posts: list[StoredPost] = []
         self._noted = 0
@@ -68,10 +79,25 @@ class Bulletin:
     def refused(self, party: str, error: ArchipelError) -> None:
         """Log and note a request that changed nothing."""
         log.warning("refused", party=party, code=error.code, what=error.message)
+        is_noted, left_out = self._meter.see(party, self._clock())
         try:
-            self._trail.refused(party, error.code, error.message)
+            if left_out:
+                text = f"{left_out} more refusals of an earlier hour were not noted"
+                self._trail.refused(party, OverQuotaError.code, text)
+            if is_noted:
+                self._trail.refused(party, error.code, error.message)
         except HostError as full:
             log.error("not_noted", code=full.code, what=full.message)
+
+    def check_quota(self, state: JobState, limits: CoordinatorLimits) -> None:
+        """Accept one more job of its proposer.
+
+        Raises:
+            OverQuotaError: it has had, or has, as many as one party may.
+        """
+        check_proposal(
+            state.proposer, state.proposal, self.jobs, self._begun, limits=limits, now=self._clock()
+        )
 
     def belongs(self, party: str, job: str) -> bool:
         """Whether ``party`` may know of ``job``: its roster, its proposer and the coordinator may."""

@@ -34,8 +34,8 @@ from federation.transport.connection import Patience, WireConnection
 from federation.transport.handshake import Endpoint
 from federation.transport.tls import PinnedCertificates
 from policies.canonical import digest
-from policies.charter import Charter
-from policies.plan import Plan
+from policies.charters.charter import Charter
+from policies.plans.plan import Plan
 from privacy.errors import ArchipelError, DataError, TrustError, UsageError
 
 WATCH_SECONDS = 20.0

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from federation.identity import Party
     from federation.rounds import JobState
     from federation.transport.base import Connection
-    from policies.charter import Charter
+    from policies.charters.charter import Charter
 
 coordinator_app = typer.Typer(
     no_args_is_help=True, help="Run the hub that relays signed posts and adds ciphertexts."
@@ -49,6 +49,36 @@ def init(
     say(f"put the signed charter.yaml and charter.sig.json into {directory}, then")
     say(f"  archipel coordinator run --dir {directory}")
     emit_json({"name": party.name, "role": party.role, "card": str(directory / "card.json")}, json_file)
+
+
+@coordinator_app.command()
+@command
+def rekey(directory: Dir = HERE, json_file: Json = None, debug: Debug = False) -> None:
+    """Make the coordinator's next TLS key; the present one serves until an amendment pins the other."""
+    make_next_key(directory, "--coordinator", "archipel charter install", json_file)
+
+
+def make_next_key(directory: Path, option: str, install: str, json_file: str | None) -> None:
+    """What both ``rekey`` commands do and say.
+
+    Args:
+        directory: the party's.
+        option: of ``charter amend``, for its card.
+        install: the command that puts the amendment, and the key, into place.
+        json_file: see ``--json``.
+    """
+    from federation.rekeying import rekey as make
+    from policies.files import NEXT_CARD, NEXT_TLS
+
+    card = make(directory)
+    say(
+        f"{card.name}: the next TLS key is {directory / NEXT_TLS}, its certificate {card.certificate_sha256}."
+    )
+    say("The present one serves until an amendment of the charter pins the next. Next:")
+    say(f"  archipel charter amend {option} {directory / NEXT_CARD}, signed by the members as any amendment,")
+    say(f"  then {install} charter.yaml --dir {directory}, which puts the key into place")
+    found = {"name": card.name, "card": str(directory / NEXT_CARD), "sha256": card.certificate_sha256}
+    emit_json(found, json_file)
 
 
 @coordinator_app.command()
@@ -89,7 +119,7 @@ def submit(
     """Propose a plan to its silos; each accepts it unchanged or denies it."""
     from federation import client
     from policies.files import load_yaml
-    from policies.plan import Plan
+    from policies.plans.plan import Plan
 
     plan = load_yaml(plan_file, Plan)
     items = catalogue or directory / "catalogues" / f"{plan.catalogue.sha256}.jsonl"

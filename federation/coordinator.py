@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -21,11 +20,14 @@ from federation.aggregation import SumWorker
 from federation.blobs import Blobs
 from federation.bulletin import Bulletin
 from federation.identity import Party
+from federation.legs.desk import LegDesk
+from federation.legs.matching import Match as MatchFunction
 from federation.messages import (
     MAX_REASON_CHARS,
     Absence,
     BlobKind,
     BlobRef,
+    Body,
     Ended,
     Envelope,
     PostKind,
@@ -35,36 +37,27 @@ from federation.messages import (
     seal,
     verify_envelope,
 )
-from federation.rounds import Close, JobState, Phase, SumStreams, advance, pending, propose
+from federation.questions import KeyOffer
+from federation.quotas import MAX_CATALOGUE_BYTES, CoordinatorLimits, RefusalMeter, WaitingCalls
+from federation.relay import QuestionRelay
+from federation.rounds import Close, JobState, Match, Phase, Relay, SumStreams, advance, pending, propose
 from federation.steps import Step, durable
 from federation.store import Store
 from federation.trail import Trail
 from federation.transport.base import CoordinatorInfo
 from policies.canonical import digest
-from policies.charter import Charter
+from policies.charters.charter import Charter
 from policies.trust import require_unexpired
 from privacy.encryption.parameters import TENSEAL_VERSION
 from privacy.errors import ArchipelError, DeniedError, HostError, PeerError, ProtocolError, TrustError
 
 log = structlog.get_logger("coordinator")
 
-MAX_CATALOGUE_BYTES = 1024 * 1024 * 1024
 MAX_SUM_TRIALS = 5
 SUM_PAUSE_SECONDS = 5.0
 EXPIRY_CHECK_SECONDS = 60.0
 
 Work = Callable[[], Awaitable[None]]
-
-
-@dataclass(frozen=True)
-class CoordinatorLimits:
-    """What bounds a job's stay.
-
-    Attributes:
-        max_job_hours: a job that has not ended by then is closed as expired.
-    """
-
-    max_job_hours: float = 72.0
 
 
 def utc_now() -> datetime:
@@ -79,10 +72,11 @@ class Coordinator:
         directory: its directory (``coordinator.db``, ``trail.db``, ``spool/``).
         party: its name and keys.
         charter: the charter in force.
-        limits: see :class:`CoordinatorLimits`.
+        limits: see :class:`~federation.quotas.CoordinatorLimits`.
         clock: current time; tests pass their own. How long a silo lets its round wait is measured by the
             event loop's clock, which no correction of the machine's time can move.
         adder: adds ciphertexts; a process of its own if left out.
+        match: finds the people in common of vertical jobs; left out: such jobs are refused.
     """
 
     def __init__(
@@ -94,6 +88,7 @@ class Coordinator:
         limits: CoordinatorLimits | None = None,
         clock: Callable[[], datetime] = utc_now,
         adder: SumWorker | None = None,
+        match: MatchFunction | None = None,
     ) -> None:
         self._party = party
         self._charter = charter
@@ -102,12 +97,20 @@ class Coordinator:
         self._store = Store(directory)
         self._trail = Trail(directory, party.identity)
         self._worker = adder or SumWorker(keeps_process=True)
-        self._board = Bulletin(self._store, self._trail, party.name, clock)
+        self._waiting = WaitingCalls(
+            self._limits.max_waiting_calls_per_party,
+            "max_waiting_calls_per_party",
+            remedy="end other job watch commands of this party",
+        )
+        meter = RefusalMeter(self._limits)
+        self._board = Bulletin(self._store, self._trail, party.name, clock, meter=meter)
         self._changed = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
         self._summing: set[tuple[str, int, int]] = set()
         self._blobs = Blobs(self._store, self._board)
+        self._legs = LegDesk(self._board, self._blobs, self._say, self._close, match)
         self._patience = Patience()
+        self._relay = QuestionRelay(self._limits)
         self._moved = asyncio.Event()
         self._keys = {party.name: party.identity_key for party in charter.parties()}
 
@@ -160,9 +163,17 @@ class Coordinator:
             raise
 
     async def handle_posts(self, party: str, after: int, wait_seconds: float) -> list[tuple[int, bytes]]:
-        """Posts numbered above ``after`` in jobs that ``party`` belongs to; waits for the first one."""
+        """Posts numbered above ``after`` in jobs that ``party`` belongs to; waits for the first one.
+
+        Raises:
+            OverQuotaError: too many calls of this party wait already.
+        """
         self._check_party(party)
         deadline = asyncio.get_running_loop().time() + wait_seconds
+        with self._waiting.one_of(party):
+            return await self._posts_until(party, after, deadline)
+
+    async def _posts_until(self, party: str, after: int, deadline: float) -> list[tuple[int, bytes]]:
         async with self._changed:
             while not (found := self._board.posts_for(party, after)):
                 left = deadline - asyncio.get_running_loop().time()
@@ -202,6 +213,37 @@ class Coordinator:
         self._check_party(party)
         return self._blobs.read(party, ref, offset, limit)
 
+    async def offer_of(self, party: str, silo: str) -> bytes:
+        """The signed key that ``silo`` answers questions with."""
+        self._check_party(party)
+        return self._relay.offer_of(silo)
+
+    async def ask(self, party: str, silo: str, question: bytes, wait_seconds: float) -> bytes:
+        """Carry a sealed question to ``silo``, and its sealed answer back."""
+        self._check_party(party)
+        try:
+            return await self._relay.ask(party, silo, question, wait_seconds)
+        except ProtocolError as error:
+            self._board.refused(party, error)
+            raise
+
+    async def listen(self, party: str, offer: bytes, wait_seconds: float) -> list[tuple[str, str, bytes]]:
+        """Give out ``party``'s key offer, and hand it the questions that are for it."""
+        self._check_party(party)
+        try:
+            KeyOffer.parse(offer).verify(party, self._keys[party], self._clock())
+            with self._waiting.one_of(party):
+                found = await self._relay.listen(party, offer, wait_seconds)
+        except (ProtocolError, TrustError) as error:
+            self._board.refused(party, error)
+            raise
+        return [(one.ticket, one.asker, one.question) for one in found]
+
+    async def take_answer(self, party: str, ticket: str, answer: bytes) -> None:
+        """Take ``party``'s sealed answer to a question that it was handed."""
+        self._check_party(party)
+        self._relay.answer(party, ticket, answer)
+
     # ── what happens inside ──────────────────────────────────────────────────────────────────────────────
 
     def _check_party(self, party: str) -> None:
@@ -223,9 +265,17 @@ class Coordinator:
         strangers = [silo for silo in state.roster if self._charter.member(silo) is None]
         if strangers:
             raise ProtocolError(f"not in the charter: {', '.join(strangers)}")
+        if state.plan.is_vertical and not self._legs.can_match:
+            raise ProtocolError(
+                "this coordinator cannot find people in common, so it takes no vertical plan",
+                remedy="propose a horizontal plan, or ask its operator for a newer version",
+            )
         if state.proposal.catalogue_bytes > MAX_CATALOGUE_BYTES:
             raise ProtocolError(f"a catalogue of more than {MAX_CATALOGUE_BYTES} bytes")
-        return await self._publish(proposal_id(envelope), envelope)
+        job = proposal_id(envelope)
+        if job not in self._board.jobs:
+            self._board.check_quota(state, self._limits)
+        return await self._publish(job, envelope)
 
     async def _publish(self, job: str, envelope: Envelope) -> int:
         """Put a post that its job admits on the board, tell everybody, do what follows from it."""
@@ -253,6 +303,9 @@ class Coordinator:
                 if place not in self._summing and self._blobs.are_complete(refs):
                     self._summing.add(place)
                     self._spawn(partial(self._sum, state, refs))
+            case Relay() | Match() as action:
+                if self._legs.is_ready(state, action):
+                    self._spawn(partial(self._legs.take_up, state, action))
             case Close() as close:
                 self._spawn(partial(self._close, job, close))
             case None:
@@ -315,7 +368,7 @@ class Coordinator:
         with durable(Step.SPOOL_ERASED):
             self._store.erase_spool(job)
 
-    async def _say(self, job: str, body: Sum | Ended | Absence, round: int = 0, attempt: int = 0) -> None:
+    async def _say(self, job: str, body: Body, round: int = 0, attempt: int = 0) -> None:
         envelope = seal(
             body,
             job=job,

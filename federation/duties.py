@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
-from federation.job_state import IN_ROUND, JobState, Phase
+from federation.job_state import IN_LEG, IN_ROUND, JobState, Phase
 from federation.messages import PostKind
 
 
@@ -23,6 +23,9 @@ class Duty(StrEnum):
     OPEN = "open"
     REPAIR = "repair"
     RETURN = "return"
+    SEND = "send"
+    APPROVE = "approve"
+    FETCH = "fetch"
     HEAD = "head"
     RECEIPTS = "receipts"
     FINISH = "finish"
@@ -59,6 +62,8 @@ def duty(state: JobState, silo: str) -> Duty | None:
             return None
         case Phase.COLLECTING:
             return Duty.UPLOAD if state.post(PostKind.STREAM, silo, **at) else Duty.PROTECT
+        case phase if phase in IN_LEG:
+            return _leg_duty(state, silo, **at)
         case Phase.OPENING:
             answered = state.post(PostKind.OPENED, silo, **at) or state.post(PostKind.FAILED, silo, **at)
             if answered:
@@ -69,11 +74,22 @@ def duty(state: JobState, silo: str) -> Duty | None:
             return None if state.post(kind, silo, **at) else due
 
 
+def _leg_duty(state: JobState, silo: str, **at: int) -> Duty | None:
+    if state.phase is Phase.APPROVING:
+        return None if state.post(PostKind.APPROVAL, silo, **at) else Duty.APPROVE
+    if state.phase is Phase.FETCHING:
+        is_due = silo in state.leg.readers and state.post(PostKind.RECEIVED, silo, **at) is None
+        return Duty.FETCH if is_due else None
+    if silo not in state.leg.senders:
+        return None
+    return Duty.UPLOAD if state.post(PostKind.STREAM, silo, **at) else Duty.SEND
+
+
 def owing(state: JobState) -> tuple[str, ...]:
     """The silos that the phase waits for, in roster order: who has a duty, absent silos excepted.
 
-    While streams are collected these are all contributors: whether announced bytes have come is not on the
-    board, only the coordinator knows it.
+    While streams are collected these are all contributors, or all senders of a leg: whether announced bytes
+    have come is not on the board, only the coordinator knows it.
     """
     if state.phase is Phase.ENDED:
         return ()

@@ -7,7 +7,8 @@
     DIR/keys/tls.pem            ECDSA P-256 key and its self-signed certificate
     DIR/card.json               the public halves, signed by the identity
 
-No private key leaves its directory, and no file here is ever overwritten.
+No private key leaves its directory. No file here is overwritten, but the TLS key and its card once an
+amendment pins the next ones (:mod:`federation.rekeying`).
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from cryptography.hazmat.primitives.serialization import (
 from pydantic import ValidationError
 
 from federation.transport.tls import TlsIdentity
-from policies.charter import Administrators, Card
-from policies.files import load_card, save_card
+from policies.charters.charter import Administrators, Card
+from policies.files import NEXT_CARD, load_card, save_card
 from policies.signing import PrivateKey, is_encrypted
 from privacy.errors import DataError, HostError, TrustError, UsageError
 
@@ -80,14 +81,15 @@ class Party:
             HostError: a private key can be read by others.
             TrustError: the card was altered, or is not of these keys.
         """
-        card = load_card(directory / "card.json")
         keys = directory / "keys"
+        tls = load_tls(keys / "tls.pem")
+        card = _card_of(directory, tls)
         administrator = keys / "administrator.pem"
         party = cls(
             directory=directory,
             identity=PrivateKey.load(keys / "identity.pem"),
             administrator=_at_hand(administrator),
-            tls=_load_tls(keys / "tls.pem"),
+            tls=tls,
             card=card,
         )
         if party.identity.public_key != card.identity_key:
@@ -148,12 +150,22 @@ def make_party(
     identity.save(keys / "identity.pem")
     if administrator is not None:
         administrator.save(keys / "administrator.pem")
-    _write_new(keys / "tls.pem", tls.key_pem + tls.certificate_pem, mode=0o600)
+    write_new(keys / "tls.pem", tls.key_pem + tls.certificate_pem, mode=0o600)
     save_card(directory / "card.json", card)
     return Party(directory=directory, identity=identity, administrator=administrator, tls=tls, card=card)
 
 
 _NAMES = "a name is 1 to 63 lower-case letters, digits and hyphens, such as shop-a; a port is 1 to 65535"
+
+
+def _card_of(directory: Path, tls: TlsIdentity) -> Card:
+    """The party's card; the next one, where a crash came between taking its key and taking it."""
+    card, following = load_card(directory / "card.json"), directory / NEXT_CARD
+    if card.certificate_sha256 != tls.certificate_sha256 and following.exists():
+        found = load_card(following)
+        if found.certificate_sha256 == tls.certificate_sha256 and found.name == card.name:
+            return found
+    return card
 
 
 def _at_hand(administrator: Path) -> PrivateKey | None:
@@ -163,7 +175,13 @@ def _at_hand(administrator: Path) -> PrivateKey | None:
     return PrivateKey.load(administrator)
 
 
-def _load_tls(path: Path) -> TlsIdentity:
+def load_tls(path: Path) -> TlsIdentity:
+    """Read a TLS key with its certificate.
+
+    Raises:
+        PartyFilesError: there is none, or it cannot be read.
+        HostError: it can be read by others.
+    """
     pem = _read(path)
     if path.stat().st_mode & 0o077:
         raise HostError("this private key can be read by others", where=str(path), remedy=f"chmod 600 {path}")
@@ -194,7 +212,8 @@ def _read(path: Path) -> bytes:
         ) from error
 
 
-def _write_new(path: Path, data: bytes, *, mode: int) -> None:
+def write_new(path: Path, data: bytes, *, mode: int) -> None:
+    """Write a file that is not there yet, durably, readable as ``mode`` says from its first byte on."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "wb") as file:
         os.fchmod(file.fileno(), mode)

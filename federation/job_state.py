@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
-from federation.messages import Envelope, Place, PostKind, Proposal
+from federation.legs.legs import Leg, leg_at, num_legs
+from federation.messages import Absence, Envelope, Place, PostKind, Proposal
 from federation.posts import Posts
-from policies.plan import Plan
-from policies.price import RoundShape
+from policies.plans.plan import Plan
+from policies.plans.price import RoundShape
 from privacy.errors import ProtocolError
 
 
@@ -28,6 +29,9 @@ class Phase(StrEnum):
     COLLECTING = "collecting"
     RECEIVING = "receiving"
     OPENING = "opening"
+    SENDING = "sending"
+    APPROVING = "approving"
+    FETCHING = "fetching"
     CLOSING = "closing"
     WITNESSING = "witnessing"
     ENDED = "ended"
@@ -42,6 +46,20 @@ class SumStreams:
 
 
 @dataclass(frozen=True)
+class Relay:
+    """Post that everything announced in this leg is here, once it is."""
+
+    round: int
+
+
+@dataclass(frozen=True)
+class Match:
+    """Find the people in common once all blinded lists are here, and post the slots or the end."""
+
+    round: int
+
+
+@dataclass(frozen=True)
 class Close:
     """Post the end of the job."""
 
@@ -49,7 +67,8 @@ class Close:
     reason: str
 
 
-IN_ROUND = (Phase.EXCHANGING, Phase.COLLECTING, Phase.RECEIVING, Phase.OPENING)
+IN_LEG = (Phase.SENDING, Phase.APPROVING, Phase.FETCHING)
+IN_ROUND = (Phase.EXCHANGING, Phase.COLLECTING, Phase.RECEIVING, Phase.OPENING, *IN_LEG)
 ENDING = (Phase.CLOSING, Phase.WITNESSING)
 KINDS_OF_PHASE: Mapping[Phase, tuple[PostKind, ...]] = {
     Phase.PROPOSED: (PostKind.ACCEPTANCE, PostKind.DENIAL),
@@ -61,6 +80,9 @@ KINDS_OF_PHASE: Mapping[Phase, tuple[PostKind, ...]] = {
     Phase.COLLECTING: (PostKind.STREAM, PostKind.SUM),
     Phase.RECEIVING: (PostKind.RECEIVED,),
     Phase.OPENING: (PostKind.OPENED, PostKind.FAILED, PostKind.REPAIRED),
+    Phase.SENDING: (PostKind.STREAM, PostKind.RELAYED, PostKind.MATCHED),
+    Phase.APPROVING: (PostKind.APPROVAL,),
+    Phase.FETCHING: (PostKind.RECEIVED,),
     Phase.CLOSING: (PostKind.HEAD,),
     Phase.WITNESSING: (PostKind.RECEIPTS,),
     Phase.ENDED: (),
@@ -77,15 +99,18 @@ class JobState:
         coordinator: whose sums, absences and end count.
         plan: what every silo accepts unchanged or denies.
         plan_sha256: its digest.
-        shapes: one for each round.
+        shapes: one for each round; none in a vertical job.
         phase: where the job is.
-        round: counted from 1; 0 before the first. While paused, the round that comes next.
+        round: counted from 1; 0 before the first. While paused, the round that comes next. In a vertical job
+            the number of the leg.
         attempt: of that round, counted from 1.
         burned: attempts given up so far.
         failed_opens: sums that were rejected so far.
         absent: silos that were declared absent and have not returned.
         attempts: contributors of every attempt begun, in roster order.
-        opened: for each round opened so far, the attempt whose sum all contributors opened alike.
+        opened: for each round opened so far, the attempt whose sum all contributors opened alike; for each
+            leg that is over, 1.
+        spine_slots: slots of a vertical job's spine, once the coordinator has matched.
         pauses: pause and resume posts accepted; they alternate.
         posts: every post by its place, in the order in which they were accepted.
         close: how the coordinator has to end the job, once its posts have decided that.
@@ -107,6 +132,7 @@ class JobState:
     absent: frozenset[str] = frozenset()
     attempts: Mapping[tuple[int, int], tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     opened: tuple[int, ...] = ()
+    spine_slots: int | None = None
     pauses: int = 0
     posts: Posts = field(default_factory=Posts)
     close: Close | None = None
@@ -120,8 +146,22 @@ class JobState:
 
     @property
     def num_rounds(self) -> int:
-        """Secure sums of the job: the popularity's if any, the training's, the metrics' if any."""
-        return len(self.shapes)
+        """Secure sums of the job: the popularity's if any, the training's, the metrics' if any.
+
+        Of a vertical job its legs, as far as they are known.
+        """
+        return num_legs(self.plan, self.spine_slots) if self.plan.is_vertical else len(self.shapes)
+
+    @property
+    def leg(self) -> Leg:
+        """The current leg of a vertical job.
+
+        Raises:
+            ProtocolError: none has begun, or the job has no legs.
+        """
+        if not self.plan.is_vertical:
+            raise ProtocolError("a job without legs")
+        return leg_at(self.plan, self.round, self.spine_slots)
 
     @property
     def proposal(self) -> Proposal:
@@ -194,6 +234,20 @@ class JobState:
         """The one digest of an opened round, signed by all its contributors; None while there is none."""
         attempt = self.opened_attempt(round)
         return None if attempt is None else next(iter(self.opened_digests(round, attempt).values()))
+
+    @property
+    def given_up_by(self) -> dict[str, int]:
+        """How many attempts each silo ended: it burned them, rejected their sum, or let them wait too long.
+
+        What they cost is spent in every silo; who makes a habit of it spends the others' budgets.
+        """
+        count: Counter[str] = Counter()
+        for place in self.posts:
+            if place.kind in (PostKind.BURN, PostKind.FAILED):
+                count[place.sender] += 1
+            elif place.kind is PostKind.ABSENCE and place.round:
+                count.update(self.posts[place].content(Absence).silos)
+        return {silo: count[silo] for silo in self.roster if count[silo]}
 
     @property
     def odd_one(self) -> str | None:

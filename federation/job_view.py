@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from federation.duties import Duty, duty
-from federation.job_state import IN_ROUND, JobState, Phase
-from federation.messages import Absence, Acceptance, Denial, PostKind
+from federation.job_state import IN_LEG, IN_ROUND, JobState, Phase
+from federation.legs.legs import LegPurpose, leg_at, spine_of
+from federation.messages import Absence, Acceptance, Approval, Denial, PostKind
 from federation.progress import epsilon_spent, stream_bytes, sum_bytes
-from policies.plan_summary import byte_size
+from policies.plans.summary import byte_size
 from privacy.errors import ArchipelError, DeniedError, PeerError
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ IN_WORDS: dict[Phase, str] = {
     Phase.COLLECTING: "silos contribute, the coordinator adds ciphertexts",
     Phase.RECEIVING: "silos fetch the sum and compare what they got",
     Phase.OPENING: "silos open the sum",
+    Phase.SENDING: "silos send",
+    Phase.APPROVING: "enough people are in common; every silo approves, or ends the job",
+    Phase.FETCHING: "silos fetch what is for them",
     Phase.CLOSING: "silos make the model and close their ledgers",
     Phase.WITNESSING: "silos countersign each other's ledgers",
     Phase.ENDED: "ended",
@@ -43,6 +47,9 @@ DUTIES_IN_WORDS: dict[Duty, str] = {
     Duty.OPEN: "opens the sum",
     Duty.REPAIR: "opens the sum again: it differs from all others",
     Duty.RETURN: "catches up",
+    Duty.SEND: "makes what it sends",
+    Duty.APPROVE: "approves the alignment (archipel align)",
+    Duty.FETCH: "fetches what is for it",
     Duty.HEAD: "makes the model",
     Duty.RECEIPTS: "countersigns the ledgers",
     Duty.FINISH: "clears up",
@@ -81,9 +88,11 @@ def describe(state: JobState, *, seconds_left: float | None = None) -> dict[str,
         "round": state.round,
         "num_rounds": state.num_rounds,
         "attempt": state.attempt,
+        "leg": state.leg.in_words if state.phase in IN_LEG else None,
         "rounds_opened": len(state.opened),
         "burned": state.burned,
         "max_burned_rounds": state.plan.training.max_burned_rounds,
+        "given_up_by": state.given_up_by,
         "paused": state.is_paused,
         "absent": [silo for silo in state.roster if silo in state.absent],
         "absences": list(absences(state)),
@@ -126,7 +135,7 @@ def outcome_error(state: JobState) -> ArchipelError | None:
             where=state.job,
             remedy="change the plan, or ask the administrators of those silos; plan forecast says more",
         )
-    rounds = len(state.opened)
+    rounds = 0 if state.plan.is_vertical else len(state.opened)
     kept = f"silos keep the model after {rounds} of {state.num_rounds} rounds; " if rounds else ""
     return JobFailedError(
         f"the job ended as {state.outcome}: {state.reason}",
@@ -140,6 +149,9 @@ def denials(state: JobState) -> Iterator[str]:
     for envelope in state.roster_posts(PostKind.DENIAL):
         reasons = (f"{reason.code} ({reason.field})" for reason in envelope.content(Denial).reasons)
         yield f"{envelope.sender} refuses: {', '.join(reasons)}"
+    for place, envelope in state.posts.items():
+        if place.kind is PostKind.APPROVAL and not envelope.content(Approval).approved:
+            yield f"{place.sender} does not approve that people are aligned"
 
 
 def progress_line(state: JobState) -> str:
@@ -148,10 +160,22 @@ def progress_line(state: JobState) -> str:
         return f"{state.outcome}: {state.reason}"
     words = IN_WORDS[state.phase]
     if state.phase is Phase.PAUSED:
-        return f"before round {state.round} of {state.num_rounds}: {words}"
+        return f"before {_here(state)}: {words}"
+    if state.phase is Phase.SENDING and state.leg.purpose is LegPurpose.BLINDED:
+        words = f"{words}, the coordinator finds whom they have in common"
     if state.phase not in IN_ROUND:
         return words
-    return f"round {state.round} of {state.num_rounds}, attempt {state.attempt}: {words}"
+    attempt = "" if state.plan.is_vertical else f", attempt {state.attempt}"
+    return f"{_here(state)}{attempt}: {words}"
+
+
+def _here(state: JobState) -> str:
+    """The round, or the leg, in words."""
+    if not state.plan.is_vertical:
+        return f"round {state.round} of {state.num_rounds}"
+    leg = leg_at(state.plan, state.round, state.spine_slots)
+    of = f"{state.num_rounds}" if spine_of(state.plan, state.spine_slots) else "as yet unknown"
+    return f"{leg.in_words} (leg {state.round} of {of})"
 
 
 def milestone_line(state: JobState, seconds_left: float | None) -> str:
@@ -159,7 +183,7 @@ def milestone_line(state: JobState, seconds_left: float | None) -> str:
     if state.phase not in IN_ROUND:
         return "; ".join((progress_line(state), *_facts(state, seconds_left)))
     attempt = f", attempt {state.attempt}" if state.attempt > 1 else ""
-    return "; ".join((f"round {state.round} of {state.num_rounds}{attempt}", *_facts(state, seconds_left)))
+    return "; ".join((f"{_here(state)}{attempt}", *_facts(state, seconds_left)))
 
 
 def milestone(state: JobState) -> tuple[object, ...]:
@@ -201,13 +225,15 @@ def _facts(state: JobState, seconds_left: float | None) -> Iterator[str]:
         spent, privacy = epsilon_spent(state), state.plan.privacy
         yield f"epsilon {spent:.3g} of {privacy.target_epsilon:g} (delta {privacy.target_delta:g})"
         num_bytes = sum(stream_bytes(state, silo) for silo in state.roster)
-        yield f"{byte_size(num_bytes)} contributed, {byte_size(sum_bytes(state))} of sums"
+        sums = "" if state.plan.is_vertical else f", {byte_size(sum_bytes(state))} of sums"
+        yield f"{byte_size(num_bytes)} contributed{sums}"
     if state.burned:
-        yield f"burned {state.burned}, {state.plan.training.max_burned_rounds} are paid for"
+        by = ", ".join(f"{silo} {count}" for silo, count in state.given_up_by.items())
+        yield f"burned {state.burned} ({by}), {state.plan.training.max_burned_rounds} are paid for"
     if state.absent:
         yield f"absent: {', '.join(silo for silo in state.roster if silo in state.absent)}"
     if state.is_paused and state.phase not in (Phase.PAUSED, Phase.ENDED):
-        yield "will pause before the next round"
+        yield f"will pause before the next {'leg' if state.plan.is_vertical else 'round'}"
     repaired = [f"{about['silo']} in round {about['round']}" for about in repairs(state)]
     if repaired:
         yield f"opened other integers first, then the same: {', '.join(repaired)}"

@@ -18,7 +18,8 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from policies.canonical import canonical_bytes, signed_bytes
-from policies.plan import MAX_SILOS, Plan
+from policies.plans.plan import Plan
+from policies.sections import MAX_SILOS
 from policies.signing import PrivateKey, PublicKey, SignatureError
 from privacy.errors import ProtocolError, TrustError
 
@@ -54,6 +55,9 @@ class PostKind(StrEnum):
     RESUME = "resume"
     HEAD = "head"
     RECEIPTS = "receipts"
+    RELAYED = "relayed"
+    MATCHED = "matched"
+    APPROVAL = "approval"
     ENDED = "ended"
 
 
@@ -208,6 +212,47 @@ class Receipts(Body):
     receipts: tuple[Receipt, ...]
 
 
+class Relayed(Body):
+    """All announced bytes of a leg are here; its readers may fetch them.
+
+    Attributes:
+        streams: SHA-256 of each sender's, as signed by it.
+    """
+
+    streams: dict[PartyName, Hex32]
+
+
+class SlotFile(Body):
+    """Manifest of the slots of one silo's list."""
+
+    sha256: Hex32
+    num_bytes: int = Field(ge=1)
+
+
+class Matched(Body):
+    """The coordinator has found enough people in common; durable before anybody sees it.
+
+    Attributes:
+        streams: SHA-256 of each blinded list that it matched.
+        spine_slots: slots of the spine.
+        slots: manifest of each silo's slot file.
+    """
+
+    streams: dict[PartyName, Hex32]
+    spine_slots: int = Field(ge=1)
+    slots: dict[PartyName, SlotFile]
+
+
+class Approval(Body):
+    """Whether a silo takes its slots, now that enough people are in common; none has them before all say yes.
+
+    Attributes:
+        approved: by its policy, or by somebody of its own people; a no ends the job.
+    """
+
+    approved: bool
+
+
 class Ended(Body):
     """The coordinator closes the job."""
 
@@ -236,6 +281,9 @@ BODIES: dict[PostKind, type[Body]] = {
     PostKind.RESUME: Resume,
     PostKind.HEAD: LedgerHead,
     PostKind.RECEIPTS: Receipts,
+    PostKind.RELAYED: Relayed,
+    PostKind.MATCHED: Matched,
+    PostKind.APPROVAL: Approval,
     PostKind.ENDED: Ended,
 }
 
@@ -374,10 +422,14 @@ class BlobKind(StrEnum):
     CATALOGUE = "catalogue"
     STREAM = "stream"
     SUM = "sum"
+    SLOTS = "slots"
 
 
 class BlobRef(BaseModel):
-    """Names bulk bytes; size and SHA-256 come from the signed post that announced them."""
+    """Names bulk bytes; size and SHA-256 come from the signed post that announced them.
+
+    Slots, which the coordinator makes, stand by the silo that they are for.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

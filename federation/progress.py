@@ -6,17 +6,22 @@ import functools
 from collections.abc import Callable
 from datetime import datetime
 
-from federation.job_state import IN_ROUND, JobState
+from federation.job_state import IN_ROUND, JobState, Phase
+from federation.legs.legs import events_before
 from federation.messages import PostKind, Stream, Sum
-from policies.plan import Plan
-from policies.price import committed_events, spent_epsilon
+from policies.plans.plan import Plan
+from policies.plans.price import committed_events, spent_epsilon
 
 
 def epsilon_spent(state: JobState) -> float:
     """Epsilon, by the plan's own filter, of every attempt for which some silo made its contribution.
 
-    A silo that was absent spent less; its own ledger says how much.
+    A silo that was absent spent less; its own ledger says how much. Of a vertical job: what a feature silo
+    has spent on the legs that everybody has sent.
     """
+    if state.plan.is_vertical:
+        begun = state.round if state.phase is Phase.FETCHING else state.round - 1
+        return _epsilon_of_legs(state.plan, begun, state.spine_slots)
     places = {(at.round, at.attempt) for at in state.posts if at.kind is PostKind.EPHEMERAL and at.round}
     return _epsilon_of(state.plan, tuple(sorted(places)))
 
@@ -66,3 +71,9 @@ class Pace:
 @functools.lru_cache(maxsize=64)
 def _epsilon_of(plan: Plan, places: tuple[tuple[int, int], ...]) -> float:
     return spent_epsilon(plan, committed_events(plan, places)) if places else 0.0
+
+
+@functools.lru_cache(maxsize=64)
+def _epsilon_of_legs(plan: Plan, number: int, spine_slots: int | None) -> float:
+    events = events_before(plan, number, spine_slots)
+    return spent_epsilon(plan, events) if events else 0.0

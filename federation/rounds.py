@@ -13,12 +13,18 @@ anybody's summary. No clock, no file, no network here.
            │    └─ one of three or more differs ─> it repairs itself, then as if all had opened alike
            └─ one failed, burned or absent ─> EXCHANGING with the next attempt, or the end
 
+    of a vertical plan, instead of rounds, each leg (:mod:`federation.legs.legs`):
+      └> SENDING ─ streams, then RELAYED ─> FETCHING ─ keyed hashes ─> next leg, after the last CLOSING
+           └─ the blinded lists, then MATCHED ─> APPROVING ─ all say yes ─> FETCHING the slots
+                └─ the end: too few in common        └─ the end: one says no
+
 A round is between contributors: the silos that were present when its attempt began. An absence burns the
 attempt; the next one begins without the absent silos, and with those that have returned, never with fewer
 than the plan's fewest contributors. A pause that somebody asked for takes effect between two rounds.
 
 A metrics round that is burned is not repeated: its noise was paid for once. The job closes without metrics.
 The popularity that a trained model starts from is repeated once at most, for the same reason.
+A leg knows neither attempts nor absences: every role is needed, so whoever leaves stops the job there.
 """
 
 from __future__ import annotations
@@ -28,26 +34,31 @@ from types import MappingProxyType
 
 from federation.admission import StalePostError, check_post
 from federation.duties import Duty, duty, owing
-from federation.job_state import IN_ROUND, Close, JobState, Phase, SumStreams
+from federation.job_state import IN_ROUND, Close, JobState, Match, Phase, Relay, SumStreams
+from federation.legs.legs import LegPurpose
 from federation.messages import (
     MAX_REASON_CHARS,
     Absence,
+    Approval,
     Ended,
     Envelope,
+    Matched,
     PostKind,
     plan_of,
     proposal_id,
 )
 from federation.posts import Posts
 from policies.canonical import digest
-from policies.price import schedule
+from policies.plans.price import schedule
 from privacy.errors import EquivocationError, ProtocolError
 
 __all__ = [
     "Close",
     "Duty",
     "JobState",
+    "Match",
     "Phase",
+    "Relay",
     "StalePostError",
     "SumStreams",
     "advance",
@@ -59,7 +70,7 @@ __all__ = [
     "without",
 ]
 
-Action = SumStreams | Close
+Action = SumStreams | Relay | Match | Close
 
 
 def propose(proposal: Envelope, coordinator: str) -> JobState:
@@ -103,7 +114,7 @@ def advance(state: JobState, envelope: Envelope) -> JobState:
 
 
 def pending(state: JobState) -> Action | None:
-    """What the coordinator owes the job: the sum once every stream is announced, or the end."""
+    """What the coordinator owes: a sum or a step of a leg once all streams are announced, or the end."""
     if state.phase is Phase.ENDED:
         return None
     if state.close is not None:
@@ -113,6 +124,10 @@ def pending(state: JobState) -> Action | None:
         state.contributors
     ):
         return SumStreams(**at)
+    if state.phase is Phase.SENDING and len(state.roster_posts(PostKind.STREAM, **at)) == len(
+        state.leg.senders
+    ):
+        return (Match if state.leg.purpose is LegPurpose.BLINDED else Relay)(state.round)
     return None
 
 
@@ -161,6 +176,12 @@ def _transition(state: JobState, envelope: Envelope) -> JobState:
             return replace(state, phase=Phase.FINGERPRINTING)
         case PostKind.SUM:
             return replace(state, phase=Phase.RECEIVING)
+        case PostKind.RELAYED:
+            return replace(state, phase=Phase.FETCHING)
+        case PostKind.MATCHED:
+            return _matched(state, envelope.content(Matched))
+        case PostKind.APPROVAL if not envelope.content(Approval).approved:
+            return replace(state, close=Close("denied", f"{envelope.sender} does not approve the alignment"))
     return _when_complete(state)
 
 
@@ -184,21 +205,26 @@ def _when_complete(state: JobState) -> JobState:
             return replace(state, phase=Phase.OPENING)
         case Phase.OPENING:
             return _opened(state)
+        case Phase.APPROVING:
+            return replace(state, phase=Phase.FETCHING)
+        case Phase.FETCHING:
+            return _next_round(state, 1)
         case Phase.CLOSING:
             return replace(state, phase=Phase.WITNESSING)
         case _:
-            return replace(
-                state, close=Close("completed", "every round was opened and every ledger head countersigned")
-            )
+            what = "leg was received" if state.plan.is_vertical else "round was opened"
+            reason = f"every {what} and every ledger head countersigned"
+            return replace(state, close=Close("completed", reason))
 
 
 def _begin(state: JobState, round: int, attempt: int) -> JobState:
-    """Begin an attempt with the silos that are present; before a round a pause takes effect."""
+    """Begin an attempt, or a leg, with the silos that are present; before a round a pause takes effect."""
     here = replace(state, round=round, attempt=attempt)
     if state.is_paused and attempt == 1:
         return replace(here, phase=Phase.PAUSED)
     attempts = MappingProxyType({**state.attempts, (round, attempt): state.present})
-    return replace(here, phase=Phase.EXCHANGING, attempts=attempts)
+    first = Phase.SENDING if state.plan.is_vertical else Phase.EXCHANGING
+    return replace(here, phase=first, attempts=attempts)
 
 
 def _opened(state: JobState) -> JobState:
@@ -210,10 +236,28 @@ def _opened(state: JobState) -> JobState:
         return _burn(failed, "a sum was rejected")
     if len(set(state.opened_digests(**at).values())) > 1:
         return replace(state, close=Close("failed", "the silos opened different sums"))
-    opened = replace(state, opened=(*state.opened, state.attempt))
+    return _next_round(state, state.attempt)
+
+
+def _next_round(state: JobState, attempt: int) -> JobState:
+    """After a round that was opened, or a leg that all its readers have received."""
+    opened = replace(state, opened=(*state.opened, attempt))
     if state.round == state.num_rounds:
         return replace(opened, phase=Phase.CLOSING)
     return _begin(opened, state.round + 1, 1)
+
+
+def _matched(state: JobState, matched: Matched) -> JobState:
+    """The slots are here already: all approve, then fetch them; a pause waits until that is over."""
+    at = state.round + 1
+    return replace(
+        state,
+        phase=Phase.APPROVING,
+        round=at,
+        opened=(*state.opened, 1),
+        spine_slots=matched.spine_slots,
+        attempts=MappingProxyType({**state.attempts, (at, 1): state.present}),
+    )
 
 
 def _burn(state: JobState, reason: str) -> JobState:

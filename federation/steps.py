@@ -2,7 +2,8 @@
 
 A step is something that must be on the disk before the next thing happens. ``tests/e2e`` kills agent and
 coordinator before and after each member of :class:`Step`, the simulator at those of long trainings too
-(``TRAINING_STEPS``), so a new durable step is a new member here.
+(``TRAINING_STEPS``), ``tests/faults/test_leg_crashes.py`` at those of legs (``LEG_STEPS``), so a new durable
+step is a new member here.
 """
 
 from __future__ import annotations
@@ -58,6 +59,17 @@ class Step(StrEnum):
     COIN_TOSSED = "coin-tossed"
     STATE_STORED = "state-stored"
     CHECKPOINT_WRITTEN = "checkpoint-written"
+    # a silo's, where there are legs
+    LEG_WRITTEN = "leg-written"
+    LEG_STORED = "leg-stored"
+    PARCEL_FETCHED = "parcel-fetched"
+    PARCEL_READ = "parcel-read"
+    PARCEL_STORED = "parcel-stored"
+    APPROVAL_STORED = "approval-stored"
+    # the coordinator's, where there are legs
+    RELAYED_POSTED = "relayed-posted"
+    SLOTS_WRITTEN = "slots-written"
+    MATCHED_POSTED = "matched-posted"
     # a silo's, where an attempt goes wrong
     FAILED_STORED = "failed-stored"
     BURN_STORED = "burn-stored"
@@ -67,10 +79,11 @@ class Step(StrEnum):
 
 _ALL = tuple(Step)
 COORDINATOR_STEPS = _ALL[: _ALL.index(Step.TERMS_STORED)]
-TROUBLE_STEPS = _ALL[_ALL.index(Step.COIN_TOSSED) :]
+LEG_STEPS = _ALL[_ALL.index(Step.LEG_WRITTEN) : _ALL.index(Step.FAILED_STORED)]
+TROUBLE_STEPS = tuple(step for step in _ALL[_ALL.index(Step.COIN_TOSSED) :] if step not in LEG_STEPS)
 TRAINING_STEPS = (Step.STATE_STORED, Step.CHECKPOINT_WRITTEN, Step.RETURN_STORED, Step.REPAIRED_STORED)
 LEADER_STEPS = (Step.KEYS_STORED,)
-SILO_STEPS = tuple(step for step in _ALL if step not in (*COORDINATOR_STEPS, *TROUBLE_STEPS))
+SILO_STEPS = tuple(step for step in _ALL if step not in (*COORDINATOR_STEPS, *TROUBLE_STEPS, *LEG_STEPS))
 
 
 @contextmanager

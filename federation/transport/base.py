@@ -1,6 +1,6 @@
 """What a transport is: a connection for clients, a service for the coordinator.
 
-Both sides speak of the same six calls. Everything is bytes of a declared size; who calls is known from the
+Both sides speak of the same ten calls. Everything is bytes of a declared size; who calls is known from the
 connection (a TLS certificate pinned by the charter), never from the content of a request.
 """
 
@@ -87,6 +87,22 @@ class Connection(Protocol):
         """Fetch bytes into ``path``, which appears only when they are those of the signed manifest."""
         ...
 
+    async def offer_of(self, silo: str) -> bytes:
+        """The signed key that ``silo`` answers questions with (:class:`~federation.questions.KeyOffer`)."""
+        ...
+
+    async def ask(self, silo: str, question: bytes, wait_seconds: float) -> bytes:
+        """Put a sealed question to ``silo`` and wait for its sealed answer."""
+        ...
+
+    async def listen(self, offer: bytes, wait_seconds: float) -> list[tuple[str, str, bytes]]:
+        """(ticket, asker, sealed question) of what this party is asked; waits for the first one."""
+        ...
+
+    async def answer(self, ticket: str, answer: bytes) -> None:
+        """Hand in the sealed answer to a question."""
+        ...
+
     async def close(self) -> None:
         """Hang up."""
         ...
@@ -117,4 +133,20 @@ class Service(Protocol):
 
     async def read_blob(self, party: str, ref: BlobRef, offset: int, limit: int) -> bytes:
         """Up to ``limit`` bytes from ``offset``."""
+        ...
+
+    async def offer_of(self, party: str, silo: str) -> bytes:
+        """The signed key that ``silo`` answers with now."""
+        ...
+
+    async def ask(self, party: str, silo: str, question: bytes, wait_seconds: float) -> bytes:
+        """Carry a sealed question to ``silo``, and its sealed answer back."""
+        ...
+
+    async def listen(self, party: str, offer: bytes, wait_seconds: float) -> list[tuple[str, str, bytes]]:
+        """(ticket, asker, sealed question) of what ``party`` is asked."""
+        ...
+
+    async def take_answer(self, party: str, ticket: str, answer: bytes) -> None:
+        """Take the sealed answer to a question that ``party`` was handed."""
         ...

@@ -1,4 +1,4 @@
-"""Bytes of the six calls and of their errors.
+"""Bytes of the ten calls and of their errors.
 
 Requests are small JSON, bulk is raw::
 
@@ -8,6 +8,10 @@ Requests are small JSON, bulk is raw::
     BlobStatus  {ref}                                 -> {offset}
     Upload      u32 length, {ref, offset, sha256}, chunk -> {offset}
     Download    {ref, offset, limit}                  -> bytes
+    Offer       {silo}                                -> a signed key offer
+    Ask         {silo, question, wait_seconds}        -> sealed answer
+    Listen      {offer, wait_seconds}                 -> {questions: [{ticket, asker, question}]}
+    Answer      {ticket, answer}                      -> {}
 
 An error crosses as ``{codes, message, remedy}``: the codes of its class and its ancestors, nearest first, so
 that a peer of another version still finds one it knows. ``where`` stays behind: it may be a path of the other
@@ -23,9 +27,12 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from federation.messages import BlobRef, Hex32
+from federation.messages import BlobRef, Hex32, PartyName
+from federation.questions import MAX_OFFER_BYTES
+from federation.relay import MAX_HANDED_OUT
 from federation.transport.base import MAX_CHUNK_BYTES, MAX_WAIT_SECONDS
 from privacy.errors import ArchipelError, PeerError, ProtocolError
+from privacy.questions import ANSWER_BYTES, QUESTION_BYTES
 
 SERVICE_NAME = "archipel.v1.Coordinator"
 _POST_HEADER = struct.Struct(">QI")
@@ -43,10 +50,16 @@ class Method(StrEnum):
     BLOB_STATUS = "BlobStatus"
     UPLOAD = "Upload"
     DOWNLOAD = "Download"
+    OFFER = "Offer"
+    ASK = "Ask"
+    LISTEN = "Listen"
+    ANSWER = "Answer"
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, ser_json_bytes="base64", val_json_bytes="base64"
+    )
 
 
 class PostsRequest(_Part):
@@ -76,6 +89,52 @@ class DownloadRequest(_Part):
     ref: BlobRef
     offset: int = Field(ge=0)
     limit: int = Field(ge=1, le=MAX_CHUNK_BYTES)
+
+
+class OfferRequest(_Part):
+    """Ask for the key that a silo answers with."""
+
+    silo: PartyName
+
+
+class AskRequest(_Part):
+    """A sealed question to a silo."""
+
+    silo: PartyName
+    question: Annotated[bytes, Field(max_length=QUESTION_BYTES)]
+    wait_seconds: float = Field(ge=0, le=MAX_WAIT_SECONDS)
+
+
+class ListenRequest(_Part):
+    """Wait for questions under a signed key offer."""
+
+    offer: Annotated[bytes, Field(max_length=MAX_OFFER_BYTES)]
+    wait_seconds: float = Field(ge=0, le=MAX_WAIT_SECONDS)
+
+
+class HandedOut(_Part):
+    """A sealed question, and who asks it."""
+
+    ticket: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    asker: PartyName
+    question: Annotated[bytes, Field(max_length=QUESTION_BYTES)]
+
+
+class Questions(_Part):
+    """What a silo is asked."""
+
+    questions: Annotated[tuple[HandedOut, ...], Field(max_length=MAX_HANDED_OUT)]
+
+
+class AnswerRequest(_Part):
+    """The sealed answer to a question."""
+
+    ticket: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    answer: Annotated[bytes, Field(max_length=ANSWER_BYTES)]
+
+
+class Nothing(_Part):
+    """An answer that says nothing but that the call was carried out."""
 
 
 class Posted(_Part):

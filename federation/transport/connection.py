@@ -14,11 +14,17 @@ from typing import Protocol
 from federation.messages import BlobRef
 from federation.transport.base import MAX_WAIT_SECONDS, CoordinatorInfo, UnreachableError
 from federation.transport.codec import (
+    AnswerRequest,
+    AskRequest,
     DownloadRequest,
+    ListenRequest,
     Method,
+    Nothing,
+    OfferRequest,
     Offset,
     Posted,
     PostsRequest,
+    Questions,
     StatusRequest,
     UploadHeader,
     decode,
@@ -167,6 +173,26 @@ class WireConnection:
             await asyncio.to_thread(_append_to, part, chunk)
             offset += len(chunk)
         await asyncio.to_thread(_finish, part, path, sha256)
+
+    async def offer_of(self, silo: str) -> bytes:
+        """The signed key that ``silo`` answers questions with."""
+        return await self._call(Method.OFFER, encode(OfferRequest(silo=silo)))
+
+    async def ask(self, silo: str, question: bytes, wait_seconds: float) -> bytes:
+        """Put a sealed question to ``silo`` and wait for its sealed answer; repeated, it is the same one."""
+        request = encode(AskRequest(silo=silo, question=question, wait_seconds=wait_seconds))
+        return await self._call(Method.ASK, request, wait_seconds=wait_seconds)
+
+    async def listen(self, offer: bytes, wait_seconds: float) -> list[tuple[str, str, bytes]]:
+        """(ticket, asker, sealed question) of what this party is asked; waits for the first one."""
+        request = encode(ListenRequest(offer=offer, wait_seconds=wait_seconds))
+        found = decode(Questions, await self._call(Method.LISTEN, request, wait_seconds=wait_seconds))
+        return [(one.ticket, one.asker, one.question) for one in found.questions]
+
+    async def answer(self, ticket: str, answer: bytes) -> None:
+        """Hand in the sealed answer to a question."""
+        request = encode(AnswerRequest(ticket=ticket, answer=answer))
+        decode(Nothing, await self._call(Method.ANSWER, request))
 
     async def close(self) -> None:
         """Hang up."""

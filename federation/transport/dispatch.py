@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from federation.transport.base import Service
 from federation.transport.codec import (
+    AnswerRequest,
+    AskRequest,
     DownloadRequest,
+    HandedOut,
+    ListenRequest,
     Method,
+    Nothing,
+    OfferRequest,
     Offset,
     Posted,
     PostsRequest,
+    Questions,
     StatusRequest,
     decode,
     decode_upload,
@@ -52,3 +59,18 @@ class Dispatcher:
             case Method.DOWNLOAD:
                 wanted = decode(DownloadRequest, request)
                 return await service.read_blob(party, wanted.ref, wanted.offset, wanted.limit)
+            case Method.OFFER:
+                return await service.offer_of(party, decode(OfferRequest, request).silo)
+            case Method.ASK:
+                put = decode(AskRequest, request)
+                return await service.ask(party, put.silo, put.question, put.wait_seconds)
+            case Method.LISTEN:
+                ready = decode(ListenRequest, request)
+                found = await service.listen(party, ready.offer, ready.wait_seconds)
+                return encode(
+                    Questions(questions=tuple(HandedOut(ticket=t, asker=a, question=q) for t, a, q in found))
+                )
+            case Method.ANSWER:
+                said = decode(AnswerRequest, request)
+                await service.take_answer(party, said.ticket, said.answer)
+                return encode(Nothing())

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from policies.charter import Charter
+from policies.charters.charter import Charter
 from privacy.errors import TrustError
 
 VALIDITY = timedelta(days=3650)

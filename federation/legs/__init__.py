@@ -1,0 +1,1 @@
+"""What silos that know the same people pass on in turn, through a coordinator without keys."""
