@@ -12,17 +12,28 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from policies.option_groups import SectionedCommand
+
 ROOMS = {
     "demo": "silo.demo.commands:demo",
     "silo": "silo.commands:silo_app",
     "data": "silo.data.commands:data_app",
-    "plan": "policies.plan_commands:plan_app",
+    "plan": "policies.plans.commands:plan_app",
     "job": "federation.commands:job_app",
-    "recommend": "silo.commands:recommend",
-    "evaluate": "silo.commands:evaluate",
+    "align": "silo.align_commands:align_app",
+    "recommend": "silo.recommend_commands:recommend",
+    "fit": "silo.local.commands:fit",
+    "compare": "silo.local.commands:compare",
+    "evaluate": "silo.evaluation_commands:evaluate",
+    "export": "silo.export.commands:export",
+    "compress": "silo.export.commands:compress",
+    "tune": "silo.tuning.commands:tune",
+    "adapt": "silo.adapting.commands:adapt",
+    "consent": "silo.vertical.serving.commands:consent_app",
+    "merge": "silo.vertical.merging.commands:merge_app",
     "coordinator": "federation.commands:coordinator_app",
     "policy": "policies.policy_commands:policy_app",
-    "charter": "policies.charter_commands:charter_app",
+    "charter": "policies.charters.commands:charter_app",
     "audit": "silo.audit.commands:audit_app",
 }
 GUESTS = {"plan": {"forecast": "silo.commands:forecast"}}  # a forecast needs a silo's rows and policy
@@ -44,7 +55,7 @@ class Lobby(TyperGroup):
             room.command(name)(_found(place))
         door = typer.Typer(add_completion=False, rich_markup_mode=None)
         if not isinstance(room, typer.Typer):
-            door.command(cmd_name)(room)
+            door.command(cmd_name, cls=SectionedCommand)(room)
             return typer.main.get_command(door)
         door.add_typer(room, name=cmd_name)
         return typer.main.get_group(door).get_command(ctx, cmd_name)

@@ -8,6 +8,7 @@ what happens                                          what the agent does
 ====================================================  ===================================================
 the coordinator cannot be reached, or has trouble     says so and asks again
 it or its charter cannot be trusted                   ends with exit code 8
+it has not taken up this silo's amendment yet         waits for it, says so
 a duty fails here (a missing column, a full disk)     says so in the log and ``silo status``, tries again
 a peer cannot be trusted, the ledger may not pay      cancels the job
 training leads nowhere, the same in every silo        cancels the job; the rounds before it make a model
@@ -29,17 +30,19 @@ from typing import Any, TypeVar
 
 import structlog
 
+from federation.job_state import IN_LEG
 from federation.messages import Envelope, parse_envelope, proposal_id, verify_envelope
 from federation.rounds import Duty, JobState, Phase, StalePostError, advance, duty, propose
 from federation.steps import Step, durable
 from federation.transport.base import Connection, CoordinatorInfo
+from federation.transport.handshake import RefusedCertificateError
 from policies.canonical import digest
 from policies.files import write_atomically
 from privacy.agreement import KeyAgreementError
 from privacy.encryption.keyholder import JobKeyError
 from privacy.encryption.parameters import TENSEAL_VERSION
 from privacy.errors import ArchipelError, DeniedError, EquivocationError, HostError, TrustError
-from silo.jobs import close, contribute, recover, start
+from silo.jobs import approval, close, contribute, legs, recover, start
 from silo.jobs import open as opening
 from silo.jobs.context import JobContext
 from silo.jobs.records import charge_what_left, check_records
@@ -53,6 +56,7 @@ log = structlog.get_logger("silo")
 POLL_SECONDS = 20.0
 MAX_RETRY_SECONDS = 60.0
 RECONNECT_SECONDS = 2.0
+BEHIND_SECONDS = 5.0
 PAUSE_CHECK_SECONDS = 5.0
 REPEAT_SECONDS = 60.0
 """A duty that was done is done once more if the board still asks for it after so long."""
@@ -72,6 +76,9 @@ HANDLERS: dict[Duty, Handler] = {
     Duty.OPEN: opening.open_sum,
     Duty.REPAIR: recover.repair,
     Duty.RETURN: recover.come_back,
+    Duty.SEND: legs.send,
+    Duty.APPROVE: approval.approve,
+    Duty.FETCH: legs.fetch,
     Duty.HEAD: close.head,
     Duty.RECEIPTS: close.countersign,
     Duty.FINISH: close.finish,
@@ -138,11 +145,21 @@ class Agent:
         while True:
             try:
                 return await call()
+            except RefusedCertificateError:
+                if not self._site.is_rekeyed:
+                    raise
+                self._say_behind()
+                await asyncio.sleep(BEHIND_SECONDS)
             except _ENDS_AGENT:
                 raise
             except ArchipelError as error:
                 log.warning("no_answer", code=error.code, what=error.message, remedy=error.remedy)
                 await asyncio.sleep(RECONNECT_SECONDS)
+
+    def _say_behind(self) -> None:
+        version = self._site.charter.version
+        remedy = "install the amendment there: archipel charter install"
+        log.warning("coordinator_behind", charter_version=version, remedy=remedy)
 
     async def _stop(self) -> None:
         for task in self._tasks.values():
@@ -153,6 +170,11 @@ class Agent:
     async def _check_coordinator(self) -> None:
         """Compare charter and library versions before anything else; waits while nobody answers."""
         info: CoordinatorInfo = await self._ask(self._connection.info)
+        former = {digest(charter) for charter in self._site.charters[:-1]}
+        while info.charter_sha256 in former:
+            self._say_behind()
+            await asyncio.sleep(BEHIND_SECONDS)
+            info = await self._ask(self._connection.info)
         if info.tenseal_version != TENSEAL_VERSION:
             raise CoordinatorMismatchError(
                 f"the coordinator has tenseal {info.tenseal_version}, this silo {TENSEAL_VERSION}: "
@@ -162,7 +184,7 @@ class Agent:
         if info.charter_sha256 != digest(self._site.charter):
             raise CoordinatorMismatchError(
                 "the coordinator runs under another charter",
-                remedy="have everybody join the same charter.yaml",
+                remedy="install its newest amendment here: archipel silo join; compare with charter show",
             )
         log.info("connected", what=info.name)
 
@@ -217,6 +239,7 @@ class Agent:
         state, loop = self._jobs[job], asyncio.get_running_loop()
         done = (job, due, state.round, state.attempt)
         is_held = self._site.is_paused and due is not Duty.FINISH
+        is_held |= due is Duty.APPROVE and approval.is_awaited(self._site, job)
         is_done = loop.time() < self._done.get(done, -REPEAT_SECONDS) + REPEAT_SECONDS
         if due is not None and not is_held and not is_done:
             log.info("duty", job=job, duty=due.value, round=state.round, attempt=state.attempt)
@@ -280,9 +303,12 @@ class Agent:
             "phase": state.phase.value,
             "round": state.round,
             "num_rounds": state.num_rounds,
+            "spine_slots": state.spine_slots,
+            "leg": state.leg.in_words if state.phase in IN_LEG else None,
             "absent": self._site.name in state.absent and state.phase is not Phase.ENDED,
             "outcome": state.outcome,
             "reason": state.reason,
+            "given_up_by": state.given_up_by,
             "problem": problem,
             "finished": finished,
             "bytes_sent": self._connection.bytes_sent,

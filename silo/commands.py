@@ -1,4 +1,4 @@
-"""``archipel silo …``, ``recommend``, ``evaluate`` and ``plan forecast``: what an institution types."""
+"""``archipel silo …`` and ``plan forecast``: what an institution types."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ from typing import Annotated, Any
 
 import typer
 
-from policies.console import HERE, Debug, Dir, Json, command, emit_json, progress, say
+from policies.console import HERE, Debug, Dir, Json, command, emit_json, say
+from silo.encoder_commands import adopt, encoder_app
 
 POLICY_DAYS = 365
 
 silo_app = typer.Typer(no_args_is_help=True, help="Run this organisation's silo agent.")
 checkpoint_app = typer.Typer(no_args_is_help=True, help="Weights that a later job can start from.")
 silo_app.add_typer(checkpoint_app, name="checkpoint")
+silo_app.add_typer(encoder_app, name="encoder")
+silo_app.command("adopt")(adopt)
 
 Name = Annotated[str, typer.Option(help="The organisation's name in the federation, such as shop-a.")]
-JobOption = Annotated[str | None, typer.Option("--job", help="Use this job's model; default: the newest.")]
+PassphraseFile = Annotated[
+    Path | None,
+    typer.Option(help="Holds the key's passphrase; asked for at a terminal.", metavar="FILE", dir_okay=False),
+]
 
 
 @silo_app.command()
@@ -58,22 +64,30 @@ def init(
 def join(
     charter: Annotated[Path, typer.Argument(help="The charter that every member signed.")],
     directory: Dir = HERE,
+    passphrase_file: PassphraseFile = None,
     json_file: Json = None,
     debug: Debug = False,
 ) -> None:
     """Check the charter and this silo's policy, then sign the policy: afterwards `silo run` works."""
+    from policies.passphrases import passphrase_of
     from silo.joining import join as join_federation
 
-    joined = join_federation(directory, charter)
-    say(f"{joined.silo} has joined {joined.charter.name}: {len(joined.charter.members)} members, "
-        f"in force until {joined.charter.expires}.")  # fmt: skip
-    say(f"policy.yaml version {joined.policy.version} is signed. Next: archipel silo run --dir {directory}")
-    for warning in joined.policy.warnings():
+    passphrase = passphrase_of(directory / "keys" / "administrator.pem", passphrase_file)
+    joined = join_federation(directory, charter, passphrase)
+    for line in joined.describe(directory):
+        say(line)
+    for warning in joined.warnings():
         say.warn(warning)
-    emit_json(
-        {"silo": joined.silo, "charter": joined.charter.name, "policy_version": joined.policy.version},
-        json_file,
-    )
+    emit_json(joined.values(), json_file)
+
+
+@silo_app.command()
+@command
+def rekey(directory: Dir = HERE, json_file: Json = None, debug: Debug = False) -> None:
+    """Make this silo's next TLS key; the present one serves until an amendment pins the other."""
+    from federation.commands import make_next_key
+
+    make_next_key(directory, "--member", "archipel silo join", json_file)
 
 
 @silo_app.command()
@@ -123,6 +137,35 @@ def resume(directory: Dir = HERE, debug: Debug = False) -> None:
     say("Resumed.")
 
 
+@silo_app.command()
+@command
+def dashboard(
+    directory: Dir = HERE,
+    host: Annotated[
+        str, typer.Option(help="Listen here; only an address of this machine itself.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="Listen on this port; 0 takes any free one.", min=0, max=65535)
+    ] = 8440,
+    charter: Annotated[
+        Path | None,
+        typer.Option(help="Hold the record against this charter; default: the silo's own.", metavar="FILE"),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Show budgets, ledger, jobs, policy and findings in a browser of this machine; only reads."""
+    from silo.extras import require_extra
+
+    require_extra("dashboard", "starlette", "uvicorn")
+    from silo.dashboard.server import run
+
+    def announce(link: str) -> None:
+        say(f"{directory} is shown here until you stop it (Ctrl-C). The link works once:")
+        say(link)
+
+    run(directory, charter or directory / "charter.yaml", host=host, port=port, announce=announce)
+
+
 @checkpoint_app.command("add")
 @command
 def add_checkpoint(
@@ -143,87 +186,6 @@ def add_checkpoint(
 
 
 @command
-def recommend(
-    user: Annotated[str, typer.Option("--user", help="User id, as in this silo's own data.")],
-    directory: Dir = HERE,
-    k: Annotated[int, typer.Option("-k", help="Length of the list.")] = 20,
-    job: JobOption = None,
-    json_file: Json = None,
-    debug: Debug = False,
-) -> None:
-    """Recommend items to one of this silo's users; someone unknown gets the popularity list, marked so."""
-    from dataclasses import asdict
-
-    from rich.table import Table
-
-    from silo.finished import load_finished
-    from silo.rows import all_rows
-    from silo.serving import recommend as rank
-
-    finished = load_finished(directory, job)
-    ranked = rank(
-        finished.recommender,
-        finished.catalogue,
-        all_rows(directory, finished.plan, finished.dataset),
-        user,
-        k,
-    )
-    notes = {
-        "unknown-user": "no history of this user here: the popularity list",
-        "model": "the model found popularity no worse: the popularity list",
-    }
-    table = Table("rank", "item_id", "title", "score")
-    for row in ranked.rows:
-        table.add_row(str(row.rank), row.item_id, row.title, f"{row.score:.4g}")
-    say(f"for {user}, by job {finished.job}")
-    if finished.note is not None:
-        say.warn(f"this model is of a job that did not run to its end: {finished.note}")
-    say(table)
-    if ranked.fallback is not None:
-        say.warn(notes[ranked.fallback])
-    emit_json(
-        {
-            "job": finished.job,
-            "user_id": user,
-            "fallback": ranked.fallback,
-            "items": [asdict(row) for row in ranked.rows],
-        },
-        json_file,
-    )
-
-
-@command
-def evaluate(
-    directory: Dir = HERE, job: JobOption = None, json_file: Json = None, debug: Debug = False
-) -> None:
-    """Measure a model on this silo's own held-out rows. The figures stay here: nothing is released."""
-    from rich.table import Table
-
-    from privacy.errors import DataError
-    from silo.evaluation import evaluate as measure
-    from silo.finished import load_finished
-    from silo.rows import load_rows
-
-    finished = load_finished(directory, job)
-    if finished.plan.holdout.kind == "none":
-        raise DataError(
-            "this job's plan held no rows out, so there is nothing to measure on",
-            where=f"job {finished.job}: holdout.kind",
-            remedy="propose a plan with holdout: {kind: random, fraction: 0.2, seed: 7}",
-        )
-    with progress("ranking"):
-        rows = load_rows(directory, finished.plan, finished.dataset)
-        metrics = measure(finished.recommender, rows.train, rows.held_out)
-    table = Table("metric", "value")
-    for name, value in metrics.items():
-        table.add_row(name, f"{value:.4f}")
-    say(f"job {finished.job}, this silo's own users")
-    say(table)
-    say("Measured on private rows without noise: for this organisation only.")
-    emit_json({"job": finished.job, "metrics": metrics}, json_file)
-
-
-@command
 def forecast(
     plan: Annotated[Path, typer.Argument(help="plan.yaml")],
     for_epsilon: Annotated[
@@ -236,14 +198,16 @@ def forecast(
         list[Path] | None,
         typer.Option(help="What members published (policy publish): files, directories.", metavar="PATH"),
     ] = None,
-    probe: Annotated[bool, typer.Option(help="Time some steps of a trained plan on this machine.")] = True,
+    probe: Annotated[
+        bool, typer.Option(help="Time some of a trained or vertical plan's work on this machine.")
+    ] = True,
     directory: Dir = HERE,
     json_file: Json = None,
     debug: Debug = False,
 ) -> None:
     """Show what a plan would cost and whether this silo would accept it, before anything is touched."""
-    from silo.forecast import Questions, forecast_plan
-    from silo.forecast_text import describe
+    from silo.forecasts.forecast import Questions, forecast_plan
+    from silo.forecasts.text import describe
 
     questions = Questions(
         for_epsilon=for_epsilon,

@@ -41,7 +41,10 @@ class Scorer(Protocol):
     """What is evaluated."""
 
     def scores(self, histories: sp.csr_matrix) -> npt.NDArray[np.floating]:
-        """Scores of all items for each history: users × items in, users × items out; larger is better."""
+        """Scores of all items for each history: users × items in, users × items out; larger is better.
+
+        Rows are in order of time (``Interactions.histories``), for those who read them so.
+        """
         ...
 
 
@@ -82,7 +85,7 @@ def rank(scorer: Scorer, train: Interactions, held_out: Interactions) -> Ranking
 
     Ties are broken by the smaller item index. Memory is bounded by ``USERS_PER_BLOCK`` × items.
     """
-    seen, relevant = _aligned(train, held_out)
+    seen, relevant = aligned_rows(train, held_out)
     if relevant.shape[0] == 0:
         raise NothingToEvaluateError(
             "no user has a held-out item",
@@ -96,6 +99,24 @@ def rank(scorer: Scorer, train: Interactions, held_out: Interactions) -> Ranking
     return Rankings(np.concatenate(blocks), relevant)
 
 
+def rank_scores(
+    scores: npt.NDArray[np.floating], histories: sp.csr_matrix, relevant: sp.csr_matrix
+) -> Rankings:
+    """Rank users whose scores are known already, for models that read more than a history.
+
+    Args:
+        scores: users × items, larger is better.
+        histories: users × items, what is seen.
+        relevant: users × items, held out; at least one item a user.
+
+    Raises:
+        ScoresError: the scores are not users × items of numbers.
+    """
+    if scores.shape != histories.shape or np.isnan(scores).any():
+        raise ScoresError(f"scores of shape {scores.shape} for {histories.shape}, or not numbers")
+    return Rankings(_best_unseen(np.array(scores, dtype=np.float64), histories), relevant)
+
+
 def rank_each_alone(scorer: Scorer, train: Interactions, held_out: Interactions) -> Iterator[Rankings]:
     """Rank as ``rank``, one user a call: what is yielded for one depends on nobody else, to the last bit.
 
@@ -105,14 +126,21 @@ def rank_each_alone(scorer: Scorer, train: Interactions, held_out: Interactions)
         The ranking of each user with held-out items, in their order; nothing where there is none. A score
         that is NaN ranks nowhere: one user's must not stop the others'.
     """
-    seen, relevant = _aligned(train, held_out)
+    seen, relevant = aligned_rows(train, held_out)
     for user in range(relevant.shape[0]):
         history = seen[user : user + 1]
         top = _best_unseen(_scores(scorer, history, strict=False), history)
         yield Rankings(top, relevant[user : user + 1])
 
 
-def _aligned(train: Interactions, held_out: Interactions) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+def aligned_rows(train: Interactions, held_out: Interactions) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+    """(histories in order of time, relevant), users × items, of the users with held-out items.
+
+    Users are matched by external id.
+
+    Raises:
+        DataError: the two speak of different catalogues.
+    """
     if train.catalogue != held_out.catalogue:
         raise DataError("training and held-out rows speak of different catalogues")
     relevant = held_out.matrix()
@@ -122,7 +150,7 @@ def _aligned(train: Interactions, held_out: Interactions) -> tuple[sp.csr_matrix
         [row_of.get(held_out.user_ids[user], train.num_users) for user in evaluated], dtype=np.int64
     )
     stranger = sp.csr_matrix((1, train.num_items))
-    histories = sp.csr_matrix(sp.vstack([train.matrix(), stranger], format="csr"))[
+    histories = sp.csr_matrix(sp.vstack([train.histories(), stranger], format="csr"))[
         np.array(rows, dtype=np.int64)
     ]
     return histories, relevant[evaluated]

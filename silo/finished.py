@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from policies.files import load_yaml
-from policies.plan import Plan
+from policies.plans.plan import Plan
 from policies.silo_policy import Dataset, SiloPolicy
 from privacy.errors import DataError
 from silo.data.catalogue import Catalogue
-from silo.models.recommender import Recommender
+from silo.models.shipped import ShippedModel, load_model
 from silo.rows import plan_catalogue
+
+MODEL_FILE = "model.safetensors"
+ADOPTED = "adopted"
+"""Beside ``jobs``: models made from weights of jobs that this silo was not in."""
 
 
 class NoModelError(DataError):
@@ -28,7 +32,8 @@ class Finished:
     Attributes:
         job: its handle.
         plan: as this silo accepted it.
-        dataset: whose rows the plan uses here.
+        dataset_name: what this silo's policy calls the table that the plan uses.
+        dataset: the table.
         catalogue: what the model ranks.
         recommender: the model.
         note: what a model of fewer rounds than planned says of itself, or None.
@@ -36,9 +41,10 @@ class Finished:
 
     job: str
     plan: Plan
+    dataset_name: str
     dataset: Dataset
     catalogue: Catalogue
-    recommender: Recommender
+    recommender: ShippedModel
     note: str | None = None
 
 
@@ -49,32 +55,64 @@ def load_finished(directory: Path, job: str | None = None) -> Finished:
         NoModelError: there is none, or the beginning fits several.
         ModelFileError: the model file is damaged.
     """
-    path = _model_path(directory, job)
-    plan = load_yaml(path.parent / "plan.yaml", Plan)
-    policy = SiloPolicy.model_validate_json((path.parent / "policy.json").read_bytes())
-    found = policy.dataset_for(plan.purpose)
-    if found is None:
-        raise NoModelError("the job's policy names no dataset", where=str(path.parent))
+    path = left_by_job(directory, job, MODEL_FILE)
+    plan, name, dataset = job_terms(path.parent)
     return Finished(
         job=path.parent.name,
         plan=plan,
-        dataset=found[1],
-        catalogue=plan_catalogue(directory, plan),
-        recommender=Recommender.load(path),
+        dataset_name=name,
+        dataset=dataset,
+        catalogue=plan_catalogue(directory, plan, dataset),
+        recommender=load_model(path),
         note=json.loads((path.parent / "model-card.json").read_bytes()).get("note"),
     )
 
 
-def _model_path(directory: Path, job: str | None) -> Path:
-    models = sorted((directory / "jobs").glob("*/model.safetensors"), key=lambda path: path.stat().st_mtime)
+def finished_jobs(directory: Path) -> list[str]:
+    """Handles of the horizontal jobs that left a model here, oldest first."""
+    return [path.parent.name for path in _all_left(directory, MODEL_FILE)]
+
+
+def left_by_job(directory: Path, job: str | None, file: str) -> Path:
+    """The file of that name that a job left here; of the newest job where none is named.
+
+    Args:
+        directory: the silo's.
+        job: its handle, or a unique beginning of it.
+        file: name below ``jobs/<job>/``.
+
+    Raises:
+        NoModelError: there is none, or the beginning fits several.
+    """
+    found = _all_left(directory, file)
     if job is not None:
-        models = [path for path in models if path.parent.name.startswith(job)]
-        if len(models) > 1:
-            raise NoModelError(f"{len(models)} jobs begin with {job}", remedy="write more of the job's id")
-    if not models:
+        found = [path for path in found if path.parent.name.startswith(job)]
+        if len(found) > 1:
+            raise NoModelError(f"{len(found)} jobs begin with {job}", remedy="write more of the job's id")
+    if not found:
         raise NoModelError(
-            f"no finished job{f' {job}' if job else ''} here",
+            f"no job{f' {job}' if job else ''} has left {file} here",
             where=str(directory / "jobs"),
             remedy="see `archipel silo status`",
         )
-    return models[-1]
+    return found[-1]
+
+
+def job_terms(job_directory: Path) -> tuple[Plan, str, Dataset]:
+    """The plan of a job as this silo accepted it, and name and table of the one dataset it may use.
+
+    Raises:
+        NoModelError: the policy it was accepted under names none.
+    """
+    plan = load_yaml(job_directory / "plan.yaml", Plan)
+    policy = SiloPolicy.model_validate_json((job_directory / "policy.json").read_bytes())
+    found = policy.dataset_for(plan.purpose)
+    if found is None:
+        raise NoModelError("the job's policy names no dataset", where=str(job_directory))
+    return plan, *found
+
+
+def _all_left(directory: Path, file: str) -> list[Path]:
+    """Oldest first."""
+    found = (path for place in ("jobs", ADOPTED) for path in (directory / place).glob(f"*/{file}"))
+    return sorted(found, key=lambda path: path.stat().st_mtime)

@@ -23,7 +23,7 @@ from datetime import datetime
 from pathlib import Path
 
 from policies.administration import require_enforceable
-from policies.charter import Charter
+from policies.charters.charter import Charter
 from policies.files import SignedFile, load_yaml, read_limited, read_signed, signature_path, write_atomically
 from policies.freezing import FREEZE_FILE, Freeze, Hold, hold_of, trust_freeze
 from policies.silo_policy import SiloPolicy
@@ -49,7 +49,15 @@ class Law:
     hold: Hold | None = None
 
 
-def law_of(directory: Path, *, charter: Charter, silo: str, ledger: LedgerState, now: datetime) -> Law:
+def law_of(
+    directory: Path,
+    *,
+    charter: Charter,
+    silo: str,
+    ledger: LedgerState,
+    now: datetime,
+    is_kept: bool = True,
+) -> Law:
     """Read, judge and keep the policy of a silo's directory, and its freeze.
 
     Args:
@@ -58,19 +66,21 @@ def law_of(directory: Path, *, charter: Charter, silo: str, ledger: LedgerState,
         silo: its name.
         ledger: the accounts; never an older policy than theirs, nor another filter.
         now: reference time, aware.
+        is_kept: keep what is trusted; who only looks writes nothing.
 
     Raises:
         ArchipelError: what is wrong with ``policy.yaml``, where no earlier version is in force either.
         OSError: the disk is full or not writable.
     """
-    trusted = _Judge(charter, silo, ledger, now)
+    trusted = _Judge(charter, silo, ledger, now, is_kept)
     kept = _newest_kept(directory)
     floor = int(kept.path.stem) if kept else None
     refused: ArchipelError | None = None
     try:
         signed = read_signed(directory / "policy.yaml")
         policy = trusted.policy(signed, floor)
-        keep_policy(directory, policy.version, signed)
+        if is_kept:
+            keep_policy(directory, policy.version, signed)
     except ArchipelError as error:
         if kept is None:
             raise
@@ -88,6 +98,7 @@ class _Judge:
     silo: str
     ledger: LedgerState
     now: datetime
+    is_kept: bool
 
     def policy(self, signed: SignedFile, floor: int | None) -> SiloPolicy:
         """A trusted version, not older than ``floor`` and the accounts, that the ledger can take."""
@@ -122,13 +133,23 @@ class _Judge:
             if path.exists():
                 signed = read_signed(path)
                 found = hold_of(self._freeze(signed), policy)
-                if found is not None:
+                if found is not None and self.is_kept:
                     _keep_freeze(kept, signed)
+                if found is not None:
                     return found
-            return hold_of(load_yaml(kept, Freeze), policy) if kept.exists() else None
+            found = hold_of(load_yaml(kept, Freeze), policy) if kept.exists() else None
+            return found or self._noted_hold(policy)
         except ArchipelError as error:
             remedy = f"remove it, then freeze again: archipel policy freeze --dir {directory}"
             return Hold(f"a freeze that cannot be trusted: {error}", remedy, problem=error)
+
+    def _noted_hold(self, policy: SiloPolicy) -> Hold | None:
+        """A freeze whose files are gone: the ledger keeps that there was one."""
+        noted = self.ledger.freeze
+        if noted is None or policy.version > noted.policy_version:
+            return None
+        remedy = f"sign a policy of version {noted.policy_version + 1} or later"
+        return Hold(f"frozen since {noted.frozen_at}; its file is gone, the ledger keeps it", remedy)
 
     def _freeze(self, signed: SignedFile) -> Freeze:
         return trust_freeze(

@@ -15,15 +15,14 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.price import NUM_METRIC_VALUES, RoundShape
-from silo.evaluation import METRICS, per_user_metrics, rank_each_alone
-from silo.models.recommender import Recommender
+from policies.plans.price import NUM_METRIC_VALUES, RoundShape
+from silo.evaluation import METRICS, Scorer, per_user_metrics, rank_each_alone
 from silo.rows import Rows
 
 METRIC_NAMES = tuple(name for name in METRICS if name != "coverage@20")
 
 
-def contribute_metrics(recommender: Recommender, rows: Rows, shape: RoundShape) -> NDArray[np.int64]:
+def contribute_metrics(recommender: Scorer, rows: Rows, shape: RoundShape) -> NDArray[np.int64]:
     """Sum of the users' scaled metric vectors, shape (NUM_METRIC_VALUES,), the count last.
 
     Adding or removing one person moves the sum by that person's vector and nothing else. Without anybody to

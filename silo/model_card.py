@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from federation.rounds import JobState
-from policies.plan import Plan
-from policies.price import spent_epsilon
+from policies.plans.plan import Plan
+from policies.plans.price import spent_epsilon
 from privacy.events import EventCount
 from silo.tasks import Built
 
@@ -26,7 +26,21 @@ def model_card(
         num_opened: training rounds in the model.
     """
     plan = state.plan
-    card: dict[str, Any] = {
+    card: dict[str, Any] = card_header(state, charter_name) | {
+        "model": built.facts,
+        "checkpoint": built.checkpoint_sha256,
+        "rounds": {"opened": num_opened, "planned": plan.training.rounds},
+        "note": note_of(state, num_opened),
+        "privacy": privacy_claims(plan, privacy_statement(plan), events, built.epsilon_pld)
+        | {"unit": plan.privacy.unit},
+    }
+    return card if built.metrics is None else card | {"metrics": built.metrics}
+
+
+def card_header(state: JobState, charter_name: str) -> dict[str, Any]:
+    """What every card begins with: which job this is of."""
+    plan = state.plan
+    return {
         "kind": "ModelCard",
         "schema_version": 1,
         "federation": charter_name,
@@ -37,25 +51,32 @@ def model_card(
         "family": plan.model.family,
         "silos": list(plan.silos),
         "catalogue": plan.catalogue.model_dump(mode="json"),
-        "model": built.facts,
-        "checkpoint": built.checkpoint_sha256,
-        "rounds": {"opened": num_opened, "planned": plan.training.rounds},
-        "note": note_of(state, num_opened),
-        "privacy": {
-            "statement": privacy_statement(plan),
-            "unit": plan.privacy.unit,
-            "neighboring_relation": plan.privacy.neighboring_relation,
-            "target_epsilon": plan.privacy.target_epsilon,
-            "target_delta": plan.privacy.target_delta,
-            "epsilon": spent_epsilon(plan, events),
-            "epsilon_pld": built.epsilon_pld,
-            "accountant": plan.privacy.filter,
-            "noise_placement": plan.privacy.noise_placement,
-            "colluding_silos": plan.privacy.colluding_silos,
-            "max_silos_per_user": plan.privacy.max_silos_per_user,
-        },
     }
-    return card if built.metrics is None else card | {"metrics": built.metrics}
+
+
+def privacy_claims(
+    plan: Plan, statement: str, events: Sequence[EventCount], epsilon_pld: float
+) -> dict[str, Any]:
+    """What a card says of privacy, apart from the unit.
+
+    Args:
+        plan: the job's.
+        statement: in words.
+        events: what this silo's ledger committed.
+        epsilon_pld: of these, by the second accountant.
+    """
+    return {
+        "statement": statement,
+        "neighboring_relation": plan.privacy.neighboring_relation,
+        "target_epsilon": plan.privacy.target_epsilon,
+        "target_delta": plan.privacy.target_delta,
+        "epsilon": spent_epsilon(plan, events),
+        "epsilon_pld": epsilon_pld,
+        "accountant": plan.privacy.filter,
+        "noise_placement": plan.privacy.noise_placement,
+        "colluding_silos": plan.privacy.colluding_silos,
+        "max_silos_per_user": plan.privacy.max_silos_per_user,
+    }
 
 
 def note_of(state: JobState, num_opened: int) -> str | None:

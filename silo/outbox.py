@@ -23,6 +23,7 @@ from federation.messages import Envelope, PostKind, parse_envelope
 from privacy.errors import HostError
 from privacy.ledger.storage import storage_errors
 
+_KEPT = "kept."
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS posts (
     job TEXT NOT NULL, kind TEXT NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL,
@@ -110,10 +111,14 @@ class Outbox:
     def store_contribution(
         self, job: str, round_: int, attempt: int, levels: NDArray[np.int64], contributors: Sequence[str]
     ) -> None:
-        """Make the integers durable, and for whom they are; they have no key yet and cannot leave."""
+        """Make the integers durable, and for whom they are; they have no key yet and cannot leave.
+
+        Raises:
+            TypeError: real numbers, which rounding here would take from under their noise.
+        """
         self._execute(
             "INSERT INTO contributions (job, round, attempt, levels, contributors) VALUES (?, ?, ?, ?, ?)",
-            (job, round_, attempt, levels.astype("<i8").tobytes(), json.dumps(contributors)),
+            (job, round_, attempt, levels.astype("<i8", casting="safe").tobytes(), json.dumps(contributors)),
         )
 
     def attach_key(self, job: str, round_: int, attempt: int, private_key: bytes) -> None:
@@ -128,12 +133,17 @@ class Outbox:
         """Erase contributions, keys and bulk bytes of rounds that are opened; what was said of them stays."""
         self._execute("DELETE FROM contributions WHERE job = ? AND round < ?", (job, round_))
         for path in self._directory.glob(f"{job}-*-*-*"):
-            if int(path.name.rsplit("-", 2)[1]) < round_:
+            is_kept = path.name.startswith(f"{job}-{_KEPT}")
+            if not is_kept and int(path.name.rsplit("-", 2)[1]) < round_:
                 path.unlink()
 
     def path(self, job: str, kind: str, round_: int, attempt: int) -> Path:
         """Where this job's bulk bytes of one attempt lie."""
         return self._directory / f"{job}-{kind}-{round_}-{attempt}"
+
+    def kept_path(self, job: str, name: str) -> Path:
+        """Where bulk bytes lie that are wanted beyond their round, until the job ends."""
+        return self._directory / f"{job}-{_KEPT}{name}"
 
     def jobs_with_secrets(self) -> list[str]:
         """Jobs of which keys or contributions are here."""
@@ -155,8 +165,9 @@ class Outbox:
                 where=str(self._path),
                 remedy="the agent tries again; end the other process if it stays",
             )
-        for path in self._directory.glob(f"{job}-*"):
-            path.unlink()
+        for pattern in (f"{job}-*", f".{job}-*"):  # the other is what a power cut left of a write
+            for path in self._directory.glob(pattern):
+                path.unlink()
 
     def _complete(self) -> None:
         """Replace an older version's table, which does not say for whom: what has not left is drawn again."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import structlog
 
+from federation.amendments import file_stamp
 from policies.files import signature_path
 from policies.freezing import FREEZE_FILE
 from privacy.errors import ArchipelError
@@ -52,7 +53,7 @@ class PolicyWatch:
             law = self._site.law()
             self._site.ledger_state(law.policy)
         except (ArchipelError, OSError) as error:
-            self._say_once(("none", str(error)), "no_policy_in_force", error)
+            self._say_none(error)
             return
         self._stamp = stamp
         self._say(law)
@@ -70,22 +71,15 @@ class PolicyWatch:
         if law.hold is not None:
             log.warning("frozen", what=law.hold.why, remedy=law.hold.remedy)
 
-    def _say_once(self, said: tuple[object, ...], event: str, error: Exception) -> None:
+    def _say_none(self, error: Exception) -> None:
+        said = ("none", str(error))
         if said != self._said:
             self._said = said
-            log.error(event, code=getattr(error, "code", "host"), what=str(error))
+            log.error("no_policy_in_force", code=getattr(error, "code", "host"), what=str(error))
 
 
 def _stamp(directory: Path, today: date) -> Stamp:
     """What changes when a file of the policy is replaced, or another day begins."""
     policy, freeze = directory / "policy.yaml", directory / FREEZE_FILE
     files = (policy, signature_path(policy), freeze, signature_path(freeze))
-    return (today, *map(_file_stamp, files))
-
-
-def _file_stamp(path: Path) -> tuple[int, ...]:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return ()
-    return (found.st_ino, found.st_size, found.st_mtime_ns)
+    return (today, *map(file_stamp, files))

@@ -10,17 +10,20 @@ from typing import Any
 
 import structlog
 
+from federation.amendments import amended
 from federation.locking import exclusive
 from federation.transport.base import Connection
 from federation.transport.connection import Patience
 from federation.transport.grpc_client import connect
 from federation.transport.handshake import Endpoint
 from federation.transport.tls import PinnedCertificates
+from privacy.ledger.storage import check_pages
 from silo.agent import Agent
 from silo.config import AgentConfig, load_config
 from silo.logs import configure_logs
 from silo.rollout import PolicyWatch
 from silo.site import Site
+from silo.vertical.serving.answering import AnsweringDesk
 
 log = structlog.get_logger("silo")
 
@@ -32,29 +35,52 @@ async def run_agent(directory: Path) -> None:
     """Run until SIGTERM (returns) or Ctrl-C (``KeyboardInterrupt`` at the caller).
 
     Raises:
-        ArchipelError: the silo cannot run: not joined, policy not signed, coordinator of another charter.
+        ArchipelError: the silo cannot run: not joined, policy not signed, coordinator of another charter,
+            a ledger with a damaged page.
     """
     config = load_config(directory)
     with Site(directory) as site, exclusive(directory, "agent"):
+        check_pages(directory / "ledger.db")
         policy = site.trusted_policy()
         configure_logs(directory, config.log_level)
         log.info("agent_started", silo=site.name, policy_version=policy.version)
-        connection = connect(endpoint_of(site, config), patience=Patience(total_seconds=PATIENCE_SECONDS))
-        try:
-            await _until_terminated(_work(site, connection))
-        finally:
-            await connection.close()
-            log.info("agent_stopped", silo=site.name)
+        was_amended = await _run_under_charter(site, config)
+    while was_amended:  # whose policy is in force may have to be signed anew: running jobs keep theirs
+        with Site(directory) as site, exclusive(directory, "agent"):
+            log.info("charter_in_force", silo=site.name, charter_version=site.charter.version)
+            was_amended = await _run_under_charter(site, config)
+    log.info("agent_stopped", silo=site.name)
 
 
-async def _work(site: Site, connection: Connection) -> None:
-    """The agent, and beside it the watch over its policy."""
-    watch = asyncio.create_task(PolicyWatch(site).run())
+async def _run_under_charter(site: Site, config: AgentConfig) -> bool:
+    """Run until SIGTERM, or until an amendment is installed; returns whether that is why it ended."""
+    connection = connect(endpoint_of(site, config), patience=Patience(total_seconds=PATIENCE_SECONDS))
     try:
-        await Agent(site, connection).run()
+        return await _until_terminated(_work(site, connection))
     finally:
-        watch.cancel()
-        await asyncio.gather(watch, return_exceptions=True)
+        await connection.close()
+
+
+async def _work(site: Site, connection: Connection) -> bool:
+    """The agent, what it answers beside its jobs, and the watch over policy and charter.
+
+    Returns:
+        Whether an amendment ended it.
+    """
+    desk = asyncio.create_task(AnsweringDesk(site, connection).run())
+    policy = asyncio.create_task(PolicyWatch(site).run())
+    charter = asyncio.create_task(amended(site.directory, site.charter))
+    agent = asyncio.create_task(Agent(site, connection).run())
+    try:
+        done, _ = await asyncio.wait((agent, charter), return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+        return charter in done
+    finally:
+        beside = (agent, charter, policy, desk)
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
 
 
 def endpoint_of(site: Site, config: AgentConfig) -> Endpoint:
@@ -69,8 +95,8 @@ def endpoint_of(site: Site, config: AgentConfig) -> Endpoint:
     )
 
 
-async def _until_terminated(work: Coroutine[Any, Any, None]) -> None:
-    """Await ``work``; SIGTERM ends it as if it had returned."""
+async def _until_terminated(work: Coroutine[Any, Any, bool]) -> bool:
+    """Await ``work``; SIGTERM ends it as if it had returned false."""
     task = asyncio.ensure_future(work)
     terminated = asyncio.Event()
 
@@ -80,7 +106,8 @@ async def _until_terminated(work: Coroutine[Any, Any, None]) -> None:
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
     try:
-        await task
+        return await task
     except asyncio.CancelledError:
         if not terminated.is_set():
             raise
+        return False

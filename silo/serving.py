@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from privacy.errors import UsageError
 from silo.data.catalogue import Catalogue
 from silo.data.interactions import Interactions
-from silo.models.recommender import Recommender
+from silo.local.cold_start import new_item
+from silo.local.models import RankingModel
 
 Fallback = Literal["unknown-user", "model"]
 
@@ -48,10 +48,12 @@ class RecommendationList:
         rows: by rank; fewer than asked for when the user has seen nearly everything.
         fallback: why this is the popularity list: ``unknown-user`` (no history here), ``model`` (its family
             found popularity no worse), or None (it is personal).
+        new_item: the item that was given the last place because nobody here has it yet, or None.
     """
 
     rows: tuple[Recommendation, ...]
     fallback: Fallback | None
+    new_item: str | None = None
 
     @property
     def is_fallback(self) -> bool:
@@ -60,16 +62,26 @@ class RecommendationList:
 
 
 def recommend(
-    model: Recommender, catalogue: Catalogue, interactions: Interactions, user_id: str, k: int
+    model: RankingModel,
+    catalogue: Catalogue,
+    interactions: Interactions,
+    user_id: str,
+    k: int,
+    *,
+    reserve: bool = False,
+    liked: Interactions | None = None,
 ) -> RecommendationList:
     """Rank the items ``user_id`` has not seen.
 
     Args:
-        model: a trained model.
+        model: a trained model, or a blend of several.
         catalogue: the catalogue it was trained on.
-        interactions: this silo's users.
+        interactions: this silo's users; what they have is not shown to them again.
         user_id: external id; may be unknown.
         k: length of the list, at least 1.
+        reserve: give the last place to a new item where there is a fitting one
+            (:mod:`silo.local.cold_start`).
+        liked: what of ``interactions`` is scored, as models learn from nothing else; None: all of it.
 
     Returns:
         At most ``k`` rows; equal scores are ordered by ``item_id``, so the same input gives the same list.
@@ -86,18 +98,21 @@ def recommend(
             remedy="use the catalogue named in the plan that trained the model",
         )
     seen = interactions.of(user_id)
-    history = sp.csr_matrix(
-        (np.ones(len(seen)), seen, np.array([0, len(seen)])), shape=(1, len(catalogue)), dtype=np.float64
-    )
-    scores = model.scores(history)[0]
+    scored = interactions if liked is None else liked
+    scores = model.scores(scored.history(user_id))[0]
     fallback: Fallback | None = "model" if model.is_fallback else None
+    items = best_unseen(scores, seen, k)
+    new = new_item(catalogue, interactions, user_id, items, liked=liked) if reserve else None
+    if new is not None:
+        items[-1] = new
     rows = tuple(
         Recommendation(
             user_id, catalogue.items[item].item_id, catalogue.items[item].title, float(scores[item]), rank
         )
-        for rank, item in enumerate(best_unseen(scores, seen, k), 1)
+        for rank, item in enumerate(items, 1)
     )
-    return RecommendationList(rows, "unknown-user" if not len(seen) else fallback)
+    shown = None if new is None else catalogue.item_ids[new]
+    return RecommendationList(rows, "unknown-user" if not len(seen) else fallback, shown)
 
 
 def best_unseen(scores: NDArray[np.floating], seen: NDArray[np.int64], k: int) -> list[int]:

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.canonical import digest
-from policies.plan import Plan
-from policies.price import RoundShape, schedule
+from policies.plans.plan import Plan
+from policies.plans.price import RoundShape, schedule
 from policies.silo_policy import Dataset
 from privacy.agreement import round_digest
 from privacy.errors import DataError, ProtocolError
@@ -29,6 +29,7 @@ from silo.tensor_files import Tables, TensorFileError, load_tables, save_tables
 
 if TYPE_CHECKING:
     from privacy.encryption.keyholder import KeyHolder
+    from silo.data.catalogue import Catalogue
     from silo.data.interactions import Interactions
     from silo.models.base import Family
     from silo.rows import Rows, SourceStamp
@@ -150,7 +151,7 @@ class Session:
         self._holder: KeyHolder | None = None
         self._rows: tuple[object, Rows] | None = None
         self._some: tuple[Rows, Interactions] | None = None
-        self._family: tuple[str, Family] | None = None
+        self._family: tuple[object, Family] | None = None
         self._rounds = 0
         self._digest = b""
         self._state: Tables | None = None
@@ -189,16 +190,18 @@ class Session:
         """The plan's model family, with what it builds once: public features, module, self-test.
 
         Raises:
-            DataError: the checkpoint that the plan starts from is missing or does not fit.
+            DataError: the checkpoint that the plan starts from is missing or does not fit; the plan's text
+                encoder or the list of this silo's own items is missing.
+            MissingExtraError: texts have to be encoded, and the libraries for it are not installed.
         """
         from silo.models.base import get_family
-        from silo.rows import plan_catalogue
 
-        key = digest(plan)
+        own = self._dataset(plan)
+        key = digest(plan), None if own is None else own.item_list
         if self._family is None or self._family[0] != key:
             sha256 = getattr(plan.model, "start_from", None)
             start = None if sha256 is None else load_checkpoint(find_checkpoint(directory, sha256))
-            self._family = key, get_family(plan)(plan, plan_catalogue(directory, plan), start=start)
+            self._family = key, get_family(plan)(plan, _items(directory, plan, own), start=start)
         return self._family[1]
 
     def learned(self, course: Course) -> tuple[Family, Tables]:
@@ -219,6 +222,12 @@ class Session:
             if self._rounds > before:
                 self._save(course)
         return family, state
+
+    def _dataset(self, plan: Plan) -> Dataset | None:
+        """Where a silo ranks items of its own: the table of this job's policy, which names their list."""
+        from silo.finished import job_terms
+
+        return job_terms(self.directory)[2] if plan.catalogue.kind == "per_silo" else None
 
     def forget_state(self) -> None:
         """Drop the trained state here and on the disk; the next use replays the sums."""
@@ -279,6 +288,18 @@ def end_session(job_directory: Path) -> None:
     found = _SESSIONS.get(job_directory.parent)
     if found is not None and found.directory == job_directory:
         del _SESSIONS[job_directory.parent]
+
+
+def _items(directory: Path, plan: Plan, own: Dataset | None) -> Catalogue:
+    """What the model ranks; a silo's own items with their places in the plan's space."""
+    from silo.rows import plan_catalogue
+
+    items = plan_catalogue(directory, plan, own)
+    if own is None:
+        return items
+    from silo.language.places import place_items
+
+    return place_items(directory, plan, items)
 
 
 def _absorb(family: Family, state: Tables, course: Course, round: int, shape: RoundShape) -> Tables:

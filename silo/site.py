@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
 from federation.identity import Party
 from policies.canonical import canonical_bytes, digest
-from policies.charter import Charter
-from policies.decision import Authorization, reauthorize
+from policies.charters.charter import Charter
+from policies.decisions.decision import Authorization, reauthorize
+from policies.decisions.history import count_alignments, read_rosters
+from policies.decisions.vertical_reasons import ALIGNMENT_DAYS
 from policies.files import load_charters, save_yaml, write_atomically
 from policies.freezing import FREEZE_FILE
-from policies.history import read_rosters
-from policies.plan import Plan
+from policies.plans.plan import Plan
 from policies.signing import PublicKey
 from policies.silo_policy import Dataset, SiloPolicy
 from privacy.errors import ArchipelError, DataError, ProtocolError, TrustError, UsageError
@@ -96,6 +97,12 @@ class Site:
         return self.party.name
 
     @property
+    def is_rekeyed(self) -> bool:
+        """Whether the latest amendment gave this silo another TLS certificate: not all may know it yet."""
+        known = [charter.member(self.name) for charter in self.charters[-2:]]
+        return len({member.certificate_sha256 for member in known if member is not None}) > 1
+
+    @property
     def is_paused(self) -> bool:
         """Whether ``silo pause`` asked for no new work."""
         return (self.directory / "paused").exists()
@@ -117,12 +124,20 @@ class Site:
     def law(self) -> Law:
         """The policy in force, why ``policy.yaml`` is not it, and what holds new jobs (:mod:`silo.law`).
 
+        The ledger notes the charter that it is judged by, and a freeze, before anything rests on them.
+
         Raises:
+            StaleCharterError: the ledger is kept under a newer charter than this one.
             ArchipelError: no policy is in force; what is wrong with ``policy.yaml``.
         """
-        return law_of(
+        self.ledger.adopt_charter(digest(self.charter), self.charter.version)
+        law = law_of(
             self.directory, charter=self.charter, silo=self.name, ledger=self.ledger.state(), now=self.now()
         )
+        if law.hold is not None and law.hold.freeze is not None:
+            freeze = law.hold.freeze
+            self.ledger.freeze(freeze.policy_version, digest(freeze), freeze.frozen_at)
+        return law
 
     def trusted_policy(self) -> SiloPolicy:
         """The signed policy in force; never an older one than was trusted before. It is kept for auditors.
@@ -159,6 +174,12 @@ class Site:
         unknown = {job: status for job, status in state.jobs.items() if job not in self._rosters}
         self._rosters |= read_rosters(self.directory, unknown)
         return self._rosters
+
+    def recent_alignments(self, plan: Plan) -> int:
+        """For how many alignments the ledger has lately reserved, where ``plan`` asks for one more."""
+        if not plan.is_vertical:
+            return 0
+        return count_alignments(self.directory / "ledger.db", self.now() - timedelta(days=ALIGNMENT_DAYS))
 
     def policy_of(self, job: str) -> SiloPolicy | None:
         """The policy that a job was answered under; it stays that job's law whatever is signed later."""
@@ -221,11 +242,16 @@ class Site:
 
     def job_notes(self) -> list[dict[str, Any]]:
         """Notes about all jobs, oldest first."""
-        paths = sorted((self.directory / "jobs").glob("*/state.json"), key=lambda path: path.stat().st_ctime)
-        return [note for note in map(_note_in, paths) if note]
+        return job_notes(self.directory)
 
     def _job_path(self, job: str, name: str) -> Path:
         return self.directory / "jobs" / job / name
+
+
+def job_notes(directory: Path) -> list[dict[str, Any]]:
+    """Notes of an agent about all jobs, oldest first; only read."""
+    paths = sorted((directory / "jobs").glob("*/state.json"), key=lambda path: path.stat().st_ctime)
+    return [note for note in map(_note_in, paths) if note]
 
 
 def _note_in(path: Path) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.plan import Plan
-from policies.price import RoundShape, metrics_shape, schedule
+from policies.plans.plan import Plan
+from policies.plans.price import RoundShape, metrics_shape, schedule
 from policies.silo_policy import Dataset
 from privacy.encryption.frames import StreamSummary
 from privacy.events import Event, EventCount, SelfComposedEvent
@@ -246,7 +246,7 @@ def build_model(task: ModelTask) -> Built:
 
     course, plan = task.course, task.course.plan
     family, state = session_of(course.job_directory).learned(course)
-    about = {"family": plan.model.family, "catalogue_sha256": plan.catalogue.sha256}
+    about = {"family": plan.model.family, "catalogue_sha256": family.catalogue.sha256}
     family.finish(state).save(task.model, about)
     with task.model.open("rb") as file:
         facts = {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "num_bytes": file.tell()}
@@ -273,7 +273,10 @@ def forget_state(job_directory: Path) -> None:
 
 def forget_job(job_directory: Path) -> None:
     """Drop everything that is kept of a job that has ended."""
+    from silo.vertical.moments import feature_tasks
+
     end_session(job_directory)
+    feature_tasks.forget(job_directory)
 
 
 def make_secret_key() -> bytes:

@@ -35,8 +35,9 @@ class TensorFileError(DataError):
 
 
 def save_tables(
-    path: Path, kind: str, tables: Mapping[str, NDArray[Any]], about: Mapping[str, str | int]
-) -> str:
+    path: Path, kind: str, tables: Mapping[str, NDArray[Any]], about: Mapping[str, str | int],
+    *, mode: int | None = None,
+) -> str:  # fmt: skip
     """Write tables durably, whole or not at all; returns the SHA-256 of the file, hex.
 
     Args:
@@ -44,11 +45,12 @@ def save_tables(
         kind: what sort of file this is, with its version.
         tables: by name.
         about: what the file says of itself besides; public, or meant for this silo alone.
+        mode: who may read it; left out: as the process makes files.
     """
     ordered = {name: np.asarray(table, order="C") for name, table in sorted(tables.items())}
     text = json.dumps({**about, "kind": kind}, sort_keys=True, separators=(",", ":"))
     content = safetensors_bytes(ordered, {METADATA_KEY: text})
-    write_atomically(path, content)
+    write_atomically(path, content, mode=mode)
     return hashlib.sha256(content).hexdigest()
 
 

@@ -34,44 +34,44 @@ class Worker:
 
     async def catch_up(self, course: Course) -> tuple[str, ...]:
         """Absorb the sums that the kept state lacks; returns what had to be rebuilt."""
-        return await self._run(tasks.catch_up, course)
+        return await self.run(tasks.catch_up, course)
 
     async def contribute(self, task: ContributionTask) -> Drawn:
         """Read rows, sum, clamp, add the noise share."""
-        return await self._run(tasks.draw_contribution, task)
+        return await self.run(tasks.draw_contribution, task)
 
     async def protect(self, task: ProtectTask) -> StreamSummary:
         """Pack, mask, tag, encrypt, write durably."""
-        return await self._run(tasks.write_stream, task)
+        return await self.run(tasks.write_stream, task)
 
     async def open(self, task: OpenTask) -> bytes:
         """Decrypt and check a sum; returns the SHA-256 of the opened integers."""
-        return await self._run(tasks.open_stream, task)
+        return await self.run(tasks.open_stream, task)
 
     async def write_model(self, task: ModelTask) -> Built:
         """Post-process the sums into files; returns what the model card says of them."""
-        return await self._run(tasks.build_model, task)
+        return await self.run(tasks.build_model, task)
 
     async def prepare(self, task: PrepareTask) -> None:
         """Build what no row enters: the family, from its checkpoint if the plan names one."""
-        await self._run(tasks.prepare, task)
+        await self.run(tasks.prepare, task)
 
     async def make_secret_key(self) -> bytes:
         """A fresh BFV key for a job this silo leads."""
-        return await self._run(tasks.make_secret_key)
+        return await self.run(tasks.make_secret_key)
 
     async def check_secret_key(self, secret: bytes) -> None:
         """Build the context from the plan's constants and a received key, once, away from the agent."""
-        await self._run(tasks.check_secret_key, secret)
+        await self.run(tasks.check_secret_key, secret)
 
     async def forget_state(self, job_directory: Path) -> None:
         """Drop a job's trained state; what needs it replays the sums."""
-        await self._run(tasks.forget_state, job_directory)
+        await self.run(tasks.forget_state, job_directory)
 
     async def forget_job(self, job_directory: Path) -> None:
         """Drop everything that is kept of a job that has ended; a process not started keeps nothing."""
         if self._pool is not None:
-            await self._run(tasks.forget_job, job_directory)
+            await self.run(tasks.forget_job, job_directory)
 
     def close(self) -> None:
         """End the process."""
@@ -81,10 +81,15 @@ class Worker:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
 
-    async def _run(self, function: Callable[..., R], *args: object) -> R:
+    async def run(self, function: Callable[..., R], *args: object) -> R:
+        """Call a function of this code there; arguments and result are pickled.
+
+        Raises:
+            HostError: the process died.
+        """
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_begin)
+            self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=end_with_parent)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
         except BrokenProcessPool as error:
@@ -94,13 +99,13 @@ class Worker:
             ) from error
 
 
-def _begin() -> None:
+def end_with_parent() -> None:
     """Leave Ctrl-C to the agent, and end with it: nobody may write beside a killed agent's successor."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
+def _wait_for_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

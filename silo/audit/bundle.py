@@ -5,7 +5,9 @@
     manifest.json       kind, schema_version, silo, when it was made, and of every other file size and SHA-256
     entries.jsonl       the ledger's entries, one JSON object a line, each with its hash and signature
     card.json           the silo's public card
+    charter.yaml  charter.sig.json  charters/<version>.yaml  charters/<version>.sig.json
     policy.yaml  policy.sig.json  policies/<version>.yaml  policies/<version>.sig.json
+    freeze.yaml  freeze.sig.json  policies/freeze.yaml  policies/freeze.sig.json
     jobs/<job>/plan.yaml  policy.json  receipts.json  model-card.json
 
 It is a zip file. The manifest shows damage on the way and nothing more: what is believed is signed inside.
@@ -26,7 +28,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Annotated, Literal
+from typing import IO, Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -35,7 +37,9 @@ from privacy.errors import DataError
 from privacy.ledger.chain import COLUMNS, Entry, Row, entry_of
 from silo.audit.evidence import Evidence, is_evidence
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 2
+"""Version 1 had neither charters nor freezes; it is still read."""
+
 MANIFEST = "manifest.json"
 ENTRIES = "entries.jsonl"
 
@@ -94,7 +98,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["AuditBundle"]
-    schema_version: Literal[1]
+    schema_version: Literal[1, 2]
     silo: Annotated[str, Field(max_length=128)]
     made: Annotated[str, Field(max_length=40)]
     made_by: Annotated[str, Field(max_length=80)]

@@ -44,7 +44,7 @@ def burn_down(account: Account, *, width: int = WIDTH, height: int = HEIGHT) -> 
         height: its rows.
 
     Returns:
-        ``height`` rows, the axis and the first and last date.
+        ``height`` rows, the axis and the first and last date, with their times where it is one day.
     """
     moments = columns(account.burn_down, width)
     highest = max(_top(point) for point in account.burn_down)
@@ -55,9 +55,14 @@ def burn_down(account: Account, *, width: int = WIDTH, height: int = HEIGHT) -> 
             text.append(*_cell(point, row, highest / height))
         text.append("\n")
     text.append(f"{'0':>{_LABEL - 2}} ┼{'─' * width}\n", style="dim")
-    first, last = account.burn_down[0].at[:10], account.burn_down[-1].at[:10]
+    first, last = account.burn_down[0].at, account.burn_down[-1].at
+    first, last = (first[:10], last[:10]) if first[:10] != last[:10] else (_second(first), _second(last))
     text.append(f"{' ' * _LABEL}{first}{last:>{max(0, width - len(first))}}", style="dim")
     return text
+
+
+def _second(at: str) -> str:
+    return f"{at[:10]} {at[11:19]}"
 
 
 def _top(point: Point) -> float:

@@ -142,19 +142,25 @@ def _time_marks(points: Sequence[Point], places: Sequence[float]) -> Iterator[Ti
     """First and last moment, and round ones between them where there is room."""
     moments = _moments(points)
     first, last = moments[0], moments[-1]
-    yield Tick(LEFT, _label(first, last - first))
+    yield Tick(LEFT, _label(first, last - first, is_dated=True))
     if places[-1] - LEFT < _MIN_LABEL_GAP or last <= first:
         return
     parts = 4
     for number in range(1, parts + 1):
         moment = first + (last - first) * number / parts
-        yield Tick(LEFT + (places[-1] - LEFT) * number / parts, _label(moment, last - first))
+        is_dated = number == parts and moment.date() != first.date()
+        yield Tick(
+            LEFT + (places[-1] - LEFT) * number / parts, _label(moment, last - first, is_dated=is_dated)
+        )
 
 
-def _label(moment: datetime, span: timedelta) -> str:
+def _label(moment: datetime, span: timedelta, *, is_dated: bool) -> str:
+    """A day, or a time of day that bears its date where the scale begins, and where another day ends it."""
     utc = moment.astimezone(UTC)
     if span > timedelta(days=4):
         return f"{utc:%Y-%m-%d}"
+    if is_dated:
+        return f"{utc:%Y-%m-%d %H:%M}"
     return f"{utc:%m-%d %H:%M}" if span > timedelta(hours=4) else f"{utc:%H:%M:%S}"
 
 

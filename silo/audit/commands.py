@@ -16,6 +16,7 @@ import typer
 
 from policies.console import HERE, Debug, Dir, Json, command, emit_json, progress, say
 from silo.audit.account_commands import budget_command, ledger_command, table
+from silo.audit.attack_commands import attack_command
 from silo.audit.options import Bundle, CharterFile, EarlierBundle, ReceiptFiles, Silo, TrailFile
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ audit_app = typer.Typer(
 )
 audit_app.command("budget")(budget_command)
 audit_app.command("ledger")(ledger_command)
+audit_app.command("attack")(attack_command)
 
 
 @audit_app.command("verify")
@@ -105,6 +107,7 @@ def report_command(
 ) -> None:
     """Write the whole audit as one page that prints well (exit code 4 on findings)."""
     from policies.files import write_atomically
+    from policies.plans.summary import counted
     from silo.audit.render import render
     from silo.audit.report import make_report
     from silo.audit.verify import Elsewhere
@@ -120,7 +123,7 @@ def report_command(
         )
     write_atomically(out, render(report).encode())
     emit_json(report, json_file)
-    say(f"{out}: {len(report.findings)} findings, {report.verification.entries} entries")
+    say(f"{out}: {counted(len(report.findings), 'finding')} in {report.verification.entries} entries")
     _say_findings(report.findings)
     report.accepted()
 

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from policies.charter import Card
+from policies.charters.charter import Card
 from policies.documents import Document
 from policies.files import read_limited
 from policies.validation import validate_document
@@ -24,11 +24,14 @@ from privacy.ledger.chain import Entry, LogReader, Row
 LEDGER = "ledger.db"
 CARD = "card.json"
 POLICY = "policy.yaml"
+CHARTER = "charter.yaml"
+FREEZES = ("freeze.yaml", "policies/freeze.yaml")
 
 _FILE = re.compile(
     r"card\.json"
-    r"|policy\.(?:yaml|sig\.json)"
-    r"|policies/[1-9][0-9]{0,9}\.(?:yaml|sig\.json)"
+    r"|(?:charter|policy|freeze)\.(?:yaml|sig\.json)"
+    r"|charters/[1-9][0-9]{0,4}\.(?:yaml|sig\.json)"
+    r"|policies/(?:freeze|[1-9][0-9]{0,9})\.(?:yaml|sig\.json)"
     r"|jobs/[0-9a-z][0-9a-z-]{0,127}/(?:plan\.yaml|policy\.json|receipts\.json|model-card\.json)"
 )
 
@@ -168,7 +171,7 @@ def open_evidence(path: Path) -> Iterator[Evidence]:
 def _files(directory: Path) -> Iterator[str]:
     """Names of all evidence; what a link leads out of the directory to is not the silo's."""
     root = directory.resolve()
-    for pattern in ("*", "policies/*", "jobs/*/*"):
+    for pattern in ("*", "charters/*", "policies/*", "jobs/*/*"):
         for path in directory.glob(pattern):
             name = path.relative_to(directory).as_posix()
             if is_evidence(name) and path.is_file() and path.resolve().is_relative_to(root):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,10 +12,11 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from policies.files import replacing
 from privacy.errors import DataError, UsageError
 from privacy.ledger.chain import COLUMNS, GENESIS, Head, Row
 from privacy.ledger.storage import corrupt_error
-from silo.audit.bundle import ENTRIES, MANIFEST, MAX_FILES, FileRecord, Manifest
+from silo.audit.bundle import ENTRIES, MANIFEST, MAX_FILES, SCHEMA_VERSION, FileRecord, Manifest
 from silo.audit.evidence import Evidence, open_evidence
 
 _THEN = (1980, 1, 1, 0, 0, 0)
@@ -61,17 +61,10 @@ def export_bundle(source: Path, target: Path, *, now: datetime) -> Exported:
     """
     if target.exists():
         raise BundleExistsError("there is a file already", where=str(target), remedy="choose another --out")
-    scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    try:
-        with open_evidence(source) as evidence, scratch.open("xb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-                manifest = _write(archive, evidence, now)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.chmod(0o600)
-        scratch.replace(target)
-    finally:
-        scratch.unlink(missing_ok=True)
+    with open_evidence(source) as evidence, replacing(target) as file:
+        os.fchmod(file.fileno(), 0o600)
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            manifest = _write(archive, evidence, now)
     with target.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     return Exported(target, found, target.stat().st_size, manifest)
@@ -100,7 +93,7 @@ def _write(archive: zipfile.ZipFile, evidence: Evidence, now: datetime) -> Manif
         files[name] = _add(archive, name, (evidence.read(name),))
     manifest = Manifest(
         kind="AuditBundle",
-        schema_version=1,
+        schema_version=SCHEMA_VERSION,
         silo=evidence.silo(),
         made=now.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         made_by=f"archipel {version('archipel')}",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from privacy.errors import FindingError
+from policies.documents import PolicyFileError
+from policies.plans.summary import counted
+from privacy.errors import ArchipelError, FindingError
 
 Severity = Literal["error", "warning"]
 
@@ -42,7 +44,15 @@ MEANINGS: dict[str, tuple[Severity, str]] = {
     "ledger_truncated": ("error", "A peer saw entries that are no longer there: the end was cut off."),
     "ledger_forked": ("error", "Two peers saw different entries of one number: two histories were shown."),
     "history_changed": ("error", "An entry is another one than in a bundle that was exported earlier."),
+    "charter_rolled_back": ("error", "An entry goes back to an older charter than entries before it."),
+    "charter_untrusted": ("error", "A charter is missing, altered, or no agreed amendment of the auditor's."),
+    "charter_unrecorded": ("error", "No entry says which of several charters an account was opened under."),
+    "charter_not_adopted": ("warning", "The ledger is kept under an older charter than the auditor's."),
+    "reserved_while_frozen": ("error", "A job was reserved for although the policy was frozen."),
+    "freeze_untrusted": ("warning", "A freeze that no administrator signed, or that was altered."),
     "policy_untrusted": ("error", "The policy file is missing, altered or not signed by its administrators."),
+    "signers_revoked": ("error", "The policy was not signed by the administrators in office then."),
+    "renewal_early": ("error", "An account got a renewal of its budget before the declared day."),
     "policy_rolled_back": ("error", "The policy file is older than the one the ledger was last kept under."),
     "policy_digest": ("error", "The ledger was kept under other content of the same policy version."),
     "policy_unproven": ("warning", "No signed copy was kept of a policy that the ledger was kept under."),
@@ -57,6 +67,16 @@ MEANINGS: dict[str, tuple[Severity, str]] = {
     "contribution_uncharged": ("error", "A contribution arrived at the coordinator without a charge."),
     "epsilon_understated": ("error", "A second accountant finds more epsilon than the ledger's filter."),
     "promise_exceeded": ("error", "A second accountant finds more epsilon than was promised."),
+    "canaries_told_apart": ("error", "Canaries in and out are told apart better than epsilon allows."),
+    "members_told_apart": ("error", "People in and out are told apart better than epsilon allows."),
+    "contribution_exposed": ("error", "A silo's stream tells colluders more than the sum of the rest."),
+    "noise_missing": ("error", "Less noise than promised is left against the colluders of the plan."),
+    "contribution_unexplained": ("error", "Silos contributed more than clipped rows and noise."),
+    "sum_unexplained": ("error", "Streams, opened integers and contributions do not add up."),
+    "tampering_accepted": ("error", "An alteration was not refused."),
+    "key_recovered": ("error", "The BFV key follows from what the coordinator saw."),
+    "mask_reused": ("error", "A mask, a mask key or a seed was used twice."),
+    "secret_in_file": ("error", "A secret lies in a file that must not hold it."),
 }  # fmt: skip
 
 
@@ -114,7 +134,7 @@ class Report(BaseModel):
         if self.findings:
             codes = ", ".join(dict.fromkeys(finding.code for finding in self.findings))
             raise FindingError(
-                f"{len(self.findings)} findings: {codes}",
+                f"{counted(len(self.findings), 'finding')}: {codes}",
                 where=self.silo,
                 remedy=f"{PAGE} says what each means and what to do",
             )
@@ -124,6 +144,16 @@ class Report(BaseModel):
 def finding(code: str, where: str, text: str) -> Finding:
     """A finding with the severity of its code."""
     return Finding(code=code, severity=MEANINGS[code][0], text=text, where=where, page=f"{PAGE}#{code}")
+
+
+def untrusted(code: str, where: str, error: ArchipelError) -> Iterator[Finding]:
+    """Why a file is not believed; of a malformed one, each problem is a finding of one line."""
+    if not isinstance(error, PolicyFileError):
+        yield finding(code, where, error.message)
+        return
+    for problem in error.problems:
+        line = f"line {problem.line}, " if problem.line else ""
+        yield finding(code, error.source, line + problem.text)
 
 
 def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:

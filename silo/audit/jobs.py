@@ -8,10 +8,10 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from policies.canonical import digest, sha256_hex
-from policies.charter import Charter
-from policies.plan import Plan
-from policies.price import reserved_events
-from policies.reasons import reasons_against
+from policies.charters.charter import Charter
+from policies.decisions.reasons import reasons_against
+from policies.plans.plan import Plan
+from policies.plans.price import reserved_events
 from policies.silo_policy import SiloPolicy
 from policies.validation import parse_yaml
 from privacy.errors import ArchipelError
@@ -19,12 +19,13 @@ from privacy.events import EventCount
 from privacy.ledger.fold import Fold, ReservedAt
 from privacy.ledger.records import CountedEvent, count_events
 from privacy.ledger.state import AccountStatus, LedgerState
+from silo.audit.charters import CharterChain
 from silo.audit.evidence import Evidence
-from silo.audit.findings import Finding, finding
+from silo.audit.findings import Finding, finding, untrusted
 
 
 def check_jobs(
-    evidence: Evidence, fold: Fold, policies: Mapping[str, SiloPolicy], charter: Charter
+    evidence: Evidence, fold: Fold, policies: Mapping[str, SiloPolicy], chain: CharterChain
 ) -> Iterator[Finding]:
     """Hold the plan and the policy kept with each job against its reservation, and decide again.
 
@@ -34,7 +35,7 @@ def check_jobs(
         evidence: the record.
         fold: the ledger's entries.
         policies: signed policies by digest.
-        charter: the auditor's.
+        chain: the charters; each plan is judged by the one it was reserved under.
     """
     for item in fold.reservations:
         job, sha256 = item.record.job, item.record.policy_sha256
@@ -44,11 +45,12 @@ def check_jobs(
                 yield from _check_job_policy(evidence, policy_name, item, fold)
             if evidence.has(plan_name):
                 plan = parse_yaml(evidence.read(plan_name), Plan, plan_name)
-                yield from _check_plan(plan, plan_name, item)
-                if sha256 in policies and digest(plan) == item.record.plan_sha256:
-                    yield from _decide_again(plan, policies[sha256], item, charter)
+                yield from _check_plan(plan, plan_name, item, evidence.silo())
+                charters = chain.in_force_at(fold, item.seq)
+                if charters and sha256 in policies and digest(plan) == item.record.plan_sha256:
+                    yield from _decide_again(plan, policies[sha256], item, charters[-1])
         except ArchipelError as error:
-            yield finding("job_file_unreadable", error.where or f"jobs/{job}", error.message)
+            yield from untrusted("job_file_unreadable", error.where or f"jobs/{job}", error)
         except ValidationError:
             yield finding("job_file_unreadable", policy_name, "it is no policy")
 
@@ -65,12 +67,12 @@ def plan_of(evidence: Evidence, job: str, plan_sha256: str) -> Plan | None:
     return plan if digest(plan) == plan_sha256 else None
 
 
-def _check_plan(plan: Plan, name: str, item: ReservedAt) -> Iterator[Finding]:
+def _check_plan(plan: Plan, name: str, item: ReservedAt, silo: str) -> Iterator[Finding]:
     wanted = item.record.plan_sha256
     if digest(plan) != wanted:
         yield finding("plan_digest", name, f"entry {item.seq} names another plan ({wanted[:12]}…)")
         return
-    if count_events(reserved_events(plan)) != _counts(item.record.events):
+    if count_events(reserved_events(plan, silo)) != _counts(item.record.events):
         yield finding("plan_cost", name, f"entry {item.seq} reserved something else than this plan costs")
 
 

@@ -52,8 +52,3 @@ def moment(text: str | None) -> str | None:
             remedy="write 2026-06-01 or 2026-06-01T12:00:00",
         )
     return None if text is None else text.removesuffix("Z")
-
-
-def is_within(at: str, since: str | None, until: str | None) -> bool:
-    """Whether an entry's time lies between two beginnings of a time, both included."""
-    return (since is None or at[: len(since)] >= since) and (until is None or at[: len(until)] <= until)

@@ -14,12 +14,12 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from policies.canonical import signed_bytes
-from policies.charter import Charter
 from policies.files import read_limited
 from policies.signing import SignatureError
 from privacy.errors import ArchipelError, DataError, TrustError
 from privacy.ledger.fold import Fold
 from privacy.ledger.records import Receipt, Witnessed, read_record
+from silo.audit.charters import CharterChain
 from silo.audit.evidence import Evidence, open_evidence
 from silo.audit.findings import Finding, finding
 
@@ -102,14 +102,14 @@ def kept_receipts(evidence: Evidence, found: list[Finding]) -> Iterator[tuple[st
 
 
 def check_receipts(
-    receipts: Iterable[tuple[str, Receipt]], *, silo: str, charter: Charter, hashes: Mapping[int, str]
+    receipts: Iterable[tuple[str, Receipt]], *, silo: str, chain: CharterChain, hashes: Mapping[int, str]
 ) -> Witness:
     """Verify receipts and hold them against a ledger.
 
     Args:
         receipts: where each was found, and the receipt.
         silo: whose ledger.
-        charter: the auditor's.
+        chain: the charters; whoever was a member is known by its identity.
         hashes: the ledger's hash by entry number.
     """
     witness = Witness()
@@ -117,7 +117,7 @@ def check_receipts(
     seen: dict[int, dict[str, Receipt]] = defaultdict(dict)
     unique = {receipt: where for where, receipt in receipts}
     for receipt, where in unique.items():
-        problem = _signature_problem(receipt, charter)
+        problem = _signature_problem(receipt, chain)
         if problem:
             witness.findings.append(finding("receipt_signature", where, problem))
             continue
@@ -193,10 +193,10 @@ def _forks(seen: Mapping[int, Mapping[str, Receipt]]) -> Iterator[Finding]:
             yield finding("ledger_forked", f"receipts of entry {seq}", f"peers saw different entries: {told}")
 
 
-def _signature_problem(receipt: Receipt, charter: Charter) -> str | None:
-    member = charter.member(receipt.by)
+def _signature_problem(receipt: Receipt, chain: CharterChain) -> str | None:
+    member = chain.member(receipt.by)
     if member is None:
-        return f"a receipt by {receipt.by}, who is no member of the charter {charter.name}"
+        return f"a receipt by {receipt.by}, who is no member of the charter {chain.newest.name}"
     try:
         member.identity_key.verify(signed_bytes(RECEIPT_KIND, receipt.statement()), receipt.signature)
     except SignatureError:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from pydantic import BaseModel, ConfigDict
 
+from policies.plans.summary import counted
 from privacy.accounting import Spending
 from privacy.errors import DeniedError, FindingError
 from privacy.events import EventCount
@@ -80,7 +81,7 @@ class Replay(BaseModel):
         if self.findings:
             codes = ", ".join(dict.fromkeys(item.code for item in self.findings))
             raise FindingError(
-                f"{len(self.findings)} findings: {codes}",
+                f"{counted(len(self.findings), 'finding')}: {codes}",
                 where="replay",
                 remedy=f"{PAGE} says what each means and what to do",
             )

@@ -12,19 +12,20 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from policies.canonical import digest
-from policies.charter import Charter
 from policies.explain import explain_policy
-from policies.plan import Plan
+from policies.plans.plan import Plan
+from policies.plans.summary import counted
 from privacy.errors import ArchipelError, FindingError
 from privacy.ledger.fold import TermsAt
-from privacy.ledger.records import TERMS_KINDS, AccountTerms, read_record
+from silo.audit.alignments import AlignmentLine, alignment_lines
+from silo.audit.charters import CharterChain, follow_charters
 from silo.audit.evidence import Evidence, open_evidence
 from silo.audit.findings import MEANINGS, PAGE, Finding, Report, worst_first
 from silo.audit.inforce import KeptPolicies
 from silo.audit.jobs import plan_of
 from silo.audit.replay import Replay, replay
 from silo.audit.spending import Overview, overview
-from silo.audit.verify import NOTHING_ELSE, Elsewhere, auditors_charter, verify_evidence
+from silo.audit.verify import NOTHING_ELSE, Elsewhere, verify_evidence
 from silo.audit.words import assumptions, guarantee
 
 T = TypeVar("T")
@@ -85,9 +86,10 @@ class AuditReport(_Value):
         guarantees: one section an account.
         assumptions: what they rest on.
         spending: what ``audit budget`` says; None where the entries cannot be read.
+        alignments: vertical plans for which people in common were looked for.
         policy: the policy in force, in plain words; empty where none is to be trusted.
         versions: every version that the ledger names.
-        replay: what ``audit replay`` says; None where the second accountant refused.
+        replay: what ``audit replay`` says; None where the second accountant refused or was not asked.
         unreadable: why one of the two is missing.
     """
 
@@ -98,6 +100,7 @@ class AuditReport(_Value):
     guarantees: tuple[Section, ...]
     assumptions: tuple[str, ...]
     spending: Overview | None
+    alignments: tuple[AlignmentLine, ...]
     policy: tuple[Section, ...]
     versions: tuple[PolicyVersion, ...]
     replay: Replay | None
@@ -112,7 +115,7 @@ class AuditReport(_Value):
         if self.findings or self.unreadable:
             codes = ", ".join(dict.fromkeys(item.code for item in self.findings))
             raise FindingError(
-                f"{len(self.findings)} findings: {codes}" if codes else self.unreadable[0],
+                f"{counted(len(self.findings), 'finding')}: {codes}" if codes else self.unreadable[0],
                 where=self.verification.silo,
                 remedy=f"{PAGE} says what each means and what to do",
             )
@@ -127,6 +130,7 @@ def make_report(
     silo: str | None = None,
     elsewhere: Elsewhere = NOTHING_ELSE,
     advance: Callable[[int, int], None] | None = None,
+    is_replayed: bool = True,
 ) -> AuditReport:
     """Verify, add up and replay one record.
 
@@ -137,32 +141,33 @@ def make_report(
         silo: whose record it is; by default what its card says.
         elsewhere: what the auditor has from others.
         advance: told of each account and job that the second accountant has done.
+        is_replayed: ask the second accountant, who takes his time over sampled releases.
 
     Raises:
         NotAMemberError, TrustError, DataError: see :func:`silo.audit.verify.verify`.
     """
-    charter, at = auditors_charter(charter_path, now)
     with open_evidence(path) as evidence:
-        verified = verify_evidence(evidence, charter, now=now, at=at, silo=silo, elsewhere=elsewhere)
+        chain = follow_charters(charter_path, evidence, now)
+        found = verify_evidence(evidence, chain, now=now, silo=silo, elsewhere=elsewhere)
+        verified, current = found.report, found.kept.current
         unreadable: list[str] = []
         spending = _tried(lambda: overview(evidence), unreadable)
-        replayed = _tried(lambda: replay(evidence, advance=advance), unreadable)
-        kept = KeptPolicies.of(evidence, silo=verified.silo, charter=charter, now=at)
+        replayed = _tried(lambda: replay(evidence, advance=advance), unreadable) if is_replayed else None
         findings = worst_first([*verified.findings, *(replayed.findings if replayed else ())])
-        current = kept.current
         return AuditReport(
-            source=_source(path, charter, now, elsewhere),
+            source=_source(path, chain, now, elsewhere),
             verification=verified,
             findings=findings,
             meanings={item.code: MEANINGS[item.code][1] for item in findings},
             guarantees=tuple(_guarantees(spending)),
             assumptions=assumptions(tuple(_plans(evidence, spending))),
             spending=spending,
+            alignments=tuple(alignment_lines(evidence, spending)),
             policy=tuple(
                 Section(heading=heading, sentences=sentences)
                 for heading, sentences in (explain_policy(current, now) if current else ())
             ),
-            versions=tuple(_versions(evidence, kept, unreadable)),
+            versions=tuple(_versions(found.fold.terms, found.kept)),
             replay=replayed,
             unreadable=tuple(dict.fromkeys(unreadable)),
         )
@@ -176,7 +181,7 @@ def _tried(compute: Callable[[], T], unreadable: list[str]) -> T | None:
         return None
 
 
-def _source(path: Path, charter: Charter, now: datetime, elsewhere: Elsewhere) -> Source:
+def _source(path: Path, chain: CharterChain, now: datetime, elsewhere: Elsewhere) -> Source:
     compared = [f"receipts of a peer: {item.name}" for item in elsewhere.receipts]
     if elsewhere.trail is not None:
         compared.append(f"trail of the coordinator: {elsewhere.trail.name}")
@@ -185,8 +190,8 @@ def _source(path: Path, charter: Charter, now: datetime, elsewhere: Elsewhere) -
     return Source(
         record=path.resolve().name,
         record_sha256=_digest_of(path) if path.is_file() else None,
-        charter=charter.name,
-        charter_sha256=digest(charter),
+        charter=chain.root.name,
+        charter_sha256=digest(chain.root),
         made=now.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         made_by=f"archipel {version('archipel')}",
         compared=tuple(compared),
@@ -213,10 +218,10 @@ def _plans(evidence: Evidence, spending: Overview | None) -> Iterator[Plan]:
                 yield plan
 
 
-def _versions(evidence: Evidence, kept: KeptPolicies, unreadable: list[str]) -> Iterator[PolicyVersion]:
+def _versions(terms: Iterable[TermsAt], kept: KeptPolicies) -> Iterator[PolicyVersion]:
     """Each version once, from the first entry that rests on it."""
     seen: set[str] = set()
-    for item in _tried(lambda: tuple(_terms(evidence)), unreadable) or ():
+    for item in terms:
         sha256 = item.terms.policy_sha256
         if sha256 in seen:
             continue
@@ -230,12 +235,3 @@ def _versions(evidence: Evidence, kept: KeptPolicies, unreadable: list[str]) -> 
             expires=policy.expires.isoformat() if policy else None,
             signed=policy is not None,
         )
-
-
-def _terms(evidence: Evidence) -> Iterable[TermsAt]:
-    with evidence.open_ledger() as ledger:
-        for entry in ledger.entries():
-            if entry.kind in TERMS_KINDS:
-                record = read_record(entry)
-                if isinstance(record, AccountTerms):
-                    yield TermsAt(entry.seq, entry.at, record)

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from policies.decisions.selections import is_selection
+from policies.plans.plan import Plan
 from privacy.accounting import Spending
 from privacy.errors import DeniedError
 from privacy.events import EventCount
@@ -26,6 +28,7 @@ UNIT = "user"
 NEIGHBORING_RELATION = "add_or_remove_one"
 SCOPE = "one person's whole history, over all silos that each plan says a person may be in"
 UNKNOWN = "unknown"
+SELECTION = "private selection"
 
 MAX_POINTS = 200
 
@@ -255,8 +258,8 @@ def _job_lines(evidence: Evidence, fold: Fold, jobs: Iterable[JobStatus]) -> Ite
             job=job.job,
             account=job.account,
             dataset=job.dataset,
-            purpose=plan.purpose if plan else UNKNOWN,
-            partners=tuple(name for name in plan.silos if name != me) if plan else (UNKNOWN,),
+            purpose=_purpose(job.job, plan),
+            partners=_partners(job.job, plan, me),
             requested_by=job.requested_by,
             plan_sha256=job.plan_sha256,
             reserved_at=times[job.job],
@@ -265,6 +268,18 @@ def _job_lines(evidence: Evidence, fold: Fold, jobs: Iterable[JobStatus]) -> Ite
             open=job.open,
             seq=job.seq,
         )
+
+
+def _purpose(job: str, plan: Plan | None) -> str:
+    if is_selection(job):
+        return SELECTION
+    return plan.purpose if plan else UNKNOWN
+
+
+def _partners(job: str, plan: Plan | None, me: str) -> tuple[str, ...]:
+    if is_selection(job):
+        return ()
+    return tuple(name for name in plan.silos if name != me) if plan else (UNKNOWN,)
 
 
 def _shares(

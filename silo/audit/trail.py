@@ -12,15 +12,15 @@ from pathlib import Path
 
 from federation.messages import PostKind
 from federation.trail import ACCEPTED
-from policies.charter import Charter
 from policies.signing import PublicKey
 from privacy.ledger.chain import LogCorruptError, LogReader
 from privacy.ledger.fold import Fold
+from silo.audit.charters import CharterChain
 from silo.audit.findings import Finding, finding
 
 
 def check_trail(
-    path: Path, fold: Fold, *, silo: str, charter: Charter, witnessed_jobs: Set[str]
+    path: Path, fold: Fold, *, silo: str, chain: CharterChain, witnessed_jobs: Set[str]
 ) -> Iterator[Finding]:
     """Hold the ledger against the coordinator's trail.
 
@@ -28,7 +28,7 @@ def check_trail(
         path: a ``trail.db``, or a copy of one.
         fold: the ledger's entries.
         silo: whose ledger.
-        charter: the auditor's; names the coordinator's identity.
+        chain: the charters; the trail is of the coordinator of one of them.
         witnessed_jobs: jobs that ended before this silo's peers, so that the trail must know them.
 
     Raises:
@@ -39,7 +39,7 @@ def check_trail(
     named: set[str] = set()
     try:
         with LogReader.open(path) as reader:
-            for problem in reader.problems(verifier(charter.coordinator.identity_key)):
+            for problem in reader.problems(verifier(_keeper(reader, chain))):
                 yield finding("trail_broken", f"{where} entry {problem.seq}", problem.text)
             for entry in reader.entries():
                 if entry.kind != ACCEPTED:
@@ -58,6 +58,13 @@ def check_trail(
     for job in sorted(witnessed_jobs - named):
         text = f"job {job} ended before this silo's peers; the trail never heard of it"
         yield finding("trail_incomplete", where, text)
+
+
+def _keeper(reader: LogReader, chain: CharterChain) -> PublicKey:
+    """Whose trail it is: the coordinator's whose key its entries name, the latest one's by default."""
+    named = {entry.key_id for entry in reader.entries()}
+    keys = [coordinator.identity_key for coordinator in chain.coordinators()]
+    return next((key for key in keys if key.key_id in named), keys[0])
 
 
 def verifier(key: PublicKey) -> Callable[[bytes, bytes], None]:

@@ -5,8 +5,8 @@ The ledger is read at one moment and never written, also while the agent runs.
 
 Checked, in this order: every entry's hash, place, signature and time; what the entries mean (accounts,
 reservations, charges, releases, every filter decision repeated); the accounts beside them; peers' receipts
-and an earlier bundle; the policy in force at each entry; each job's plan, digest, price and whether that
-policy allowed it; the coordinator's trail.
+and an earlier bundle; the charter and the policy in force at each entry, and freezes; each job's plan,
+digest, price and whether that policy allowed it; the coordinator's trail.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from policies.charter import Charter
-from policies.files import load_charters, read_signed
 from policies.signing import PublicKey
-from policies.validation import parse_yaml
 from privacy.accounting import Spending
 from privacy.errors import ArchipelError, DeniedError, TrustError
 from privacy.ledger import tables
 from privacy.ledger.chain import GENESIS, Head, LogCorruptError, LogReader, chain_problems
 from privacy.ledger.fold import Fold
+from silo.audit.adoption import check_adoption
+from silo.audit.charters import CharterChain, check_charters, follow_charters
 from silo.audit.clock import ClockCheck
 from silo.audit.evidence import Evidence, LedgerCopy, open_evidence
 from silo.audit.findings import Finding, Report, finding, worst_first
-from silo.audit.inforce import KeptPolicies, check_policies, last_moment
+from silo.audit.freezes import check_freezes
+from silo.audit.inforce import KeptPolicies, check_policies
 from silo.audit.jobs import check_jobs
 from silo.audit.receipts import check_earlier, check_receipts, kept_receipts, receipts_of_peer, unwitnessed
 from silo.audit.trail import check_trail, verifier
@@ -59,6 +59,21 @@ class Elsewhere:
 NOTHING_ELSE = Elsewhere()
 
 
+@dataclass(frozen=True)
+class Verified:
+    """What was found, and what it was found in.
+
+    Attributes:
+        report: what ``archipel audit verify`` says.
+        fold: the ledger's entries, up to where they can be read.
+        kept: the signed policies.
+    """
+
+    report: Report
+    fold: Fold
+    kept: KeptPolicies
+
+
 @dataclass
 class _Read:
     """What one pass over the entries leaves."""
@@ -83,7 +98,7 @@ def verify(
 
     Args:
         path: the silo's directory, a copy of it, or a bundle.
-        charter_path: the auditor's own charter, its signatures beside it.
+        charter_path: the auditor's own charter, its signatures beside it; any version of it.
         now: reference time; a charter that has expired since is still who they were.
         silo: whose record it is; by default what its card says.
         receipts: what peers handed out: ``receipts.json`` files, or their bundles.
@@ -95,52 +110,53 @@ def verify(
         TrustError: the charter itself is not to be trusted.
         DataError: there is no ledger, no such file, or a damaged bundle.
     """
-    charter, at = auditors_charter(charter_path, now)
     with open_evidence(path) as evidence:
+        chain = follow_charters(charter_path, evidence, now)
         return verify_evidence(
-            evidence, charter, now=now, at=at, silo=silo, elsewhere=Elsewhere(receipts, trail, earlier)
-        )
+            evidence, chain, now=now, silo=silo, elsewhere=Elsewhere(receipts, trail, earlier)
+        ).report
 
 
 def verify_evidence(
     evidence: Evidence,
-    charter: Charter,
+    chain: CharterChain,
     *,
     now: datetime,
-    at: datetime,
     silo: str | None = None,
     elsewhere: Elsewhere = NOTHING_ELSE,
-) -> Report:
+) -> Verified:
     """The same of a record that is open.
 
     Args:
         evidence: the record.
-        charter: the auditor's, trusted.
+        chain: the charters that the auditor can trust.
         now: reference time.
-        at: the latest moment up to ``now`` at which the charter was in force.
         silo: whose record it is; by default what its card says.
         elsewhere: what the auditor has from others.
     """
-    name, key = _who(evidence, charter, silo)
+    name, key = _who(evidence, chain, silo)
     read = _read(evidence, key, now)
     fold, found = read.fold, read.findings
     known = [(evidence.ledger, item) for item in fold.receipts]
     known += kept_receipts(evidence, found)
     for path in elsewhere.receipts:
         known += receipts_of_peer(path)
-    witness = check_receipts(known, silo=name, charter=charter, hashes=read.hashes)
+    witness = check_receipts(known, silo=name, chain=chain, hashes=read.hashes)
     found += witness.findings
     found += unwitnessed(fold, witness.newest, evidence.ledger)
     if elsewhere.earlier is not None:
         found += check_earlier(elsewhere.earlier, read.hashes, silo=name, ledger=evidence.ledger)
-    kept = KeptPolicies.of(evidence, silo=name, charter=charter, now=at)
-    found += check_policies(kept, fold, ledger=evidence.ledger)
-    found += check_jobs(evidence, fold, kept.by_digest, charter)
+    found += check_charters(chain, fold, silo=name, ledger=evidence.ledger)
+    found += check_adoption(chain, fold, ledger=evidence.ledger, peers=elsewhere.receipts)
+    kept = KeptPolicies.of(evidence, silo=name, chain=chain, fold=fold, now=now)
+    found += check_policies(kept, chain, fold, ledger=evidence.ledger)
+    found += check_freezes(evidence, chain, fold, silo=name)
+    found += check_jobs(evidence, fold, kept.by_digest, chain)
     if elsewhere.trail is not None:
-        found += check_trail(elsewhere.trail, fold, silo=name, charter=charter, witnessed_jobs=witness.jobs)
-    return Report(
+        found += check_trail(elsewhere.trail, fold, silo=name, chain=chain, witnessed_jobs=witness.jobs)
+    report = Report(
         silo=name,
-        charter=charter.name,
+        charter=chain.newest.name,
         entries=len(read.hashes),
         head_hash=read.head.hash,
         charges=len(fold.charges),
@@ -148,27 +164,15 @@ def verify_evidence(
         witnessed_seq=witness.newest,
         findings=worst_first(found),
     )
+    return Verified(report, fold, kept)
 
 
-def auditors_charter(path: Path, now: datetime) -> tuple[Charter, datetime]:
-    """The auditor's charter, and the latest moment up to ``now`` at which it was in force.
-
-    Raises:
-        TrustError: not agreed to by its members, or altered; an amendment needs ``charters/`` beside it.
-        DataError: no such file, or no charter.
-    """
-    signed = read_signed(path)
-    expires = parse_yaml(signed.content, Charter, str(path)).expires
-    at = min(now, last_moment(expires))
-    return load_charters(path, at)[-1], at
-
-
-def _who(evidence: Evidence, charter: Charter, silo: str | None) -> tuple[str, PublicKey]:
+def _who(evidence: Evidence, chain: CharterChain, silo: str | None) -> tuple[str, PublicKey]:
     name = silo or evidence.silo()
-    member = charter.member(name)
+    member = chain.member(name)
     if member is None:
         raise NotAMemberError(
-            f"{name} is no member of the charter {charter.name}",
+            f"{name} is no member of the charter {chain.newest.name}",
             where=str(evidence.path),
             remedy="name the charter of its federation with --charter, or the member with --silo",
         )

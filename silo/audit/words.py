@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from policies.plan import Plan
+from policies.plans.plan import Plan
+from silo.audit.alignments import alignment_assumptions
 from silo.audit.spending import Account
 
 _LARGE = 20.0
@@ -67,10 +68,12 @@ def _from_plans(plans: Sequence[Plan]) -> Iterator[str]:
             else f"The stated epsilon covers a person who is in the data of up to {most} silos of a plan."
         )
     )
-    yield (
-        "Encryption. Contributions were encrypted and masked, so that the coordinator saw only sums it could "
-        "not read. This is beside the guarantee, which does not rest on it."
-    )
+    if not all(plan.is_vertical for plan in plans):
+        yield (
+            "Encryption. Contributions were encrypted and masked, so that the coordinator saw only sums it "
+            "could not read. This is beside the guarantee, which does not rest on it."
+        )
+    yield from alignment_assumptions(tuple(plans))
 
 
 def _always() -> Iterator[str]:

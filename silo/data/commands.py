@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from policies.console import HERE, Debug, Dir, Json, command, emit_json, say
+from policies.console import HERE, Debug, Dir, Json, command, emit_json, progress, say
 from privacy.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from policies.plan import Plan
     from policies.silo_policy import Dataset
-    from silo.data.catalogue import Catalogue
-    from silo.data.cleaning import CleaningReport
 
 data_app = typer.Typer(no_args_is_help=True, help="Check a silo's tables; make the public catalogue.")
 
@@ -28,6 +25,14 @@ class DatasetProblemsError(DataError):
 @data_app.command()
 @command
 def check(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Tables or item files that no policy names yet; default: the datasets of policy.yaml.",
+            metavar="[FILE]...",
+            show_default=False,
+        ),
+    ] = None,
     directory: Dir = HERE,
     catalogue: Annotated[
         Path | None,
@@ -42,41 +47,73 @@ def check(
     json_file: Json = None,
     debug: Debug = False,
 ) -> None:
-    """Read the datasets as policy.yaml declares them and say what cleaning does. Counts stay here.
+    """Read tables, count what is odd in them and say what cleaning does. Only reads; counts stay here.
 
-    What is wrong with single rows is a problem here; a job leaves such rows out and goes on.
+    What is wrong with single rows is a problem here (exit code 6); a job leaves such rows out and goes on.
+    Of a FILE, columns are told by their names, and lines for policy.yaml are suggested.
     """
-    from policies.files import load_yaml
-    from policies.plan import Plan
-    from policies.silo_policy import SiloPolicy
+    from silo.data.checking import check_datasets, check_files
 
-    policy = load_yaml(directory / "policy.yaml", SiloPolicy)
-    terms = load_yaml(plan, Plan) if plan else None
-    items, note = _find_catalogue(directory, catalogue, terms)
-    say(note)
-    result: dict[str, Any] = {"catalogue_sha256": items.sha256 if items else None, "datasets": {}}
-    problems = []
-    for name, dataset in policy.datasets.items():
-        try:
-            report = _check_dataset(dataset, directory, items, terms)
-        except DataError as error:
-            problems.append(name)
-            say(f"{name}: {error}")
-            result["datasets"][name] = {"report": None, "problem": _plain_problem(error)}
-            continue
-        say("\n  ".join((f"{name}: usable", *report.lines())))
-        for warning in report.warnings():
-            say.warn(f"{name}: {warning}")
-        result["datasets"][name] = {"report": report.model_dump(), "problem": None}
-    emit_json(result, json_file)
-    if problems:
+    if files and (catalogue is not None or plan is not None):
+        raise UsageError(
+            "a file is looked at by itself",
+            where="--catalogue, --plan",
+            remedy="leave them out, or leave the files out to check the datasets of policy.yaml",
+        )
+    with progress("reading tables"):
+        checked = check_files(files) if files else check_datasets(directory, catalogue, plan)
+    for line in checked.lines:
+        say(line)
+    for warning in checked.warnings:
+        say.warn(warning)
+    emit_json(checked.values, json_file)
+    if checked.unusable:
+        what = f"{checked.count} {'files' if files else 'datasets'}"
         raise DatasetProblemsError(
-            f"{len(problems)} of {len(policy.datasets)} datasets cannot be used: {', '.join(problems)}",
-            where=str(directory / "policy.yaml"),
+            f"{len(checked.unusable)} of {what} cannot be used: {', '.join(checked.unusable)}",
+            where=None if files else str(directory / "policy.yaml"),
             remedy="mend what is listed for each and run `archipel data check` again.",
         )
-    if not policy.datasets:
-        say("policy.yaml declares no dataset, so this silo accepts no plan.")
+
+
+@data_app.command()
+@command
+def clean(
+    source: Annotated[str, typer.Argument(help="A file, or the name of a dataset of policy.yaml.")],
+    out: Annotated[Path, typer.Option(help="New file, .csv or .parquet; never replaced.", metavar="FILE")],
+    directory: Dir = HERE,
+    catalogue: Annotated[
+        Path | None,
+        typer.Option(help="Leave out rows of items outside this list.", metavar="FILE"),
+    ] = None,
+    cap: Annotated[
+        int | None, typer.Option(help="Keep only so many rows of one person, the most recent.")
+    ] = None,
+    json_file: Json = None,
+    debug: Debug = False,
+) -> None:
+    """Write a cleaned copy of a table: one text for each id, each pair once, nothing that cannot be used.
+
+    Rules look at one person at a time. What would need many people's rows (rare items, outliers) is not
+    offered: one person more or less would change other people's rows, and no plan's noise covers that.
+    """
+    from policies.files import load_yaml
+    from policies.silo_policy import SiloPolicy
+    from silo.data.item_files import read_item_file
+    from silo.data.rewriting import clean_table
+    from silo.data.showing import describe_cleaned
+
+    table: Path | Dataset = Path(source)
+    if not Path(source).exists() and (directory / "policy.yaml").exists():
+        table = load_yaml(directory / "policy.yaml", SiloPolicy).datasets.get(source, table)
+    items = None if catalogue is None else read_item_file(catalogue)
+    with progress("cleaning"):
+        cleaned = clean_table(table, directory, out, items=items, cap=cap)
+    for line in describe_cleaned(cleaned):
+        say(line)
+    emit_json(
+        {"path": cleaned.path, "report": cleaned.report.model_dump(), "policy": cleaned.suggestion}, json_file
+    )
 
 
 @data_app.command()
@@ -97,6 +134,7 @@ def catalogue(
     path = items.save(directory / "catalogues")
     say(f"{path}: {len(items):,} items, {len(items.attributes):,} attributes")
     say(f"in a plan: catalogue: {{kind: shared, sha256: {items.sha256}, items: {len(items)}}}")
+    say(f"in a dataset, as this silo's own: item_list: catalogues/{path.name}")
     emit_json(
         {
             "path": str(path),
@@ -107,53 +145,3 @@ def catalogue(
         },
         json_file,
     )
-
-
-def _find_catalogue(directory: Path, given: Path | None, plan: Plan | None) -> tuple[Catalogue | None, str]:
-    from silo.data.catalogue import Catalogue
-    from silo.data.item_files import read_item_file
-    from silo.rows import plan_catalogue
-
-    if given is not None and plan is not None:
-        raise UsageError(
-            "a plan names its own catalogue", where="--catalogue", remedy="Give --catalogue or --plan."
-        )
-    if plan is not None:
-        items = plan_catalogue(directory, plan)
-        return items, f"catalogue: the plan's, {len(items):,} items"
-    if given is not None:
-        items = read_item_file(given)
-        return items, f"catalogue: {given}, {len(items):,} items"
-    found = sorted((directory / "catalogues").glob("*.jsonl"))
-    if len(found) == 1:
-        items = Catalogue.load(found[0], expected_sha256=found[0].stem)
-        return items, f"catalogue: {found[0]}, {len(items):,} items"
-    what = f"{len(found)} catalogues" if found else "no catalogue"
-    return None, f"{what} in {directory / 'catalogues'}: items are not compared (name one with --catalogue)"
-
-
-def _check_dataset(
-    dataset: Dataset, directory: Path, items: Catalogue | None, plan: Plan | None
-) -> CleaningReport:
-    from silo.data.catalogue import Catalogue, CatalogueItem
-    from silo.data.cleaning import clean
-    from silo.data.sources import read_dataset, read_exclusions
-    from silo.rows import load_rows
-
-    if plan is not None:
-        return load_rows(directory, plan, dataset, strict=True).report
-    rows = read_dataset(dataset, directory, items)
-    if items is None:
-        occurring = rows["item_id"].unique().to_list()
-        items = Catalogue.from_items(CatalogueItem(item_id=item_id) for item_id in occurring)
-    _, report = clean(
-        rows,
-        items,
-        max_interactions_per_user=dataset.max_interactions_per_user,
-        exclude_users=read_exclusions(dataset, directory),
-    )
-    return report
-
-
-def _plain_problem(error: DataError) -> dict[str, str | None]:
-    return {"code": error.code, "message": error.message, "where": error.where, "remedy": error.remedy}

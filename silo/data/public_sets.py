@@ -15,7 +15,8 @@ import polars as pl
 from privacy.errors import DataError
 from silo.data.catalogue import Catalogue, CatalogueItem
 from silo.data.cleaning import refuse_outside
-from silo.data.item_files import plain, read_item_file
+from silo.data.item_files import read_item_file
+from silo.data.mapping import match_columns
 from silo.data.tables import (
     IMPOSSIBLE_TIME,
     BadValueError,
@@ -32,6 +33,7 @@ PublicFormat = Literal["movielens", "csv", "parquet", "inter"]
 ROW_SCHEMA: Final = pl.Schema(
     {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "rating": pl.Float64}
 )
+HEADERLESS_ROWS: Final = ("u.data", "ratings.dat")
 _MOVIELENS_ROWS: Final = ("u.data", "ratings.parquet", "ratings.dat", "ratings.csv")
 _ROW_NAMES: Final = ("interactions", "ratings", "events", "purchases", "transactions")
 _ITEM_FILES: Final = (
@@ -43,33 +45,6 @@ _SUFFIXES: Final[dict[str, TableFormat]] = {
     ".tsv": "csv",
     ".parquet": "parquet",
     ".inter": "inter",
-}
-_ALIASES: Final = {
-    "user_id": (
-        "userid",
-        "user",
-        "customerid",
-        "customer",
-        "memberid",
-        "visitorid",
-        "reviewerid",
-        "uid",
-        "u",
-    ),
-    "item_id": (
-        "itemid",
-        "item",
-        "movieid",
-        "movie",
-        "productid",
-        "product",
-        "sku",
-        "asin",
-        "articleid",
-        "i",
-    ),
-    "timestamp": ("timestamp", "time", "unixtime", "unixreviewtime", "datetime", "date", "ts", "t"),
-    "rating": ("rating", "score", "stars", "overall", "weight", "r"),
 }
 
 
@@ -179,8 +154,8 @@ def _find_rows(path: Path, kind: PublicFormat | None) -> Path:
 
 
 def _read_rows(file: Path, kind: PublicFormat | None) -> pl.DataFrame:
-    if file.name in {"u.data", "ratings.dat"}:
-        frame, first_line = _read_headerless(file), 1
+    if file.name in HEADERLESS_ROWS:
+        frame, first_line = read_headerless(file), 1
     else:
         table = kind if kind in ("csv", "parquet", "inter") else _SUFFIXES.get(file.suffix)
         if table is None:
@@ -194,7 +169,12 @@ def _read_rows(file: Path, kind: PublicFormat | None) -> pl.DataFrame:
     return rows.with_columns(absent).select(ROW_SCHEMA.names())
 
 
-def _read_headerless(file: Path) -> pl.DataFrame:
+def read_headerless(file: Path) -> pl.DataFrame:
+    """User, item, rating and time of MovieLens' ``u.data`` or ``ratings.dat``, as text.
+
+    Raises:
+        EmptyTableError, UnreadableTableError: no rows, or another table.
+    """
     data = file.read_bytes().replace(b"::", b"\t")
     names = ["user_id", "item_id", "rating", "timestamp"]
     try:
@@ -215,19 +195,17 @@ def _read_headerless(file: Path) -> pl.DataFrame:
 
 
 def _match_columns(found: list[str], file: Path) -> dict[str, str]:
-    by_plain_name = {plain(name): name for name in reversed(found)}
-    columns = {}
-    for role, aliases in _ALIASES.items():
-        match = next((by_plain_name[alias] for alias in aliases if alias in by_plain_name), None)
-        if match is not None:
-            columns[role] = match
-        elif role in ("user_id", "item_id"):
+    columns = match_columns(found)
+    if "rating" not in columns and "weight" in columns:
+        columns["rating"] = columns["weight"]
+    for role in ("user_id", "item_id"):
+        if role not in columns:
             raise MissingColumnError(
                 f"no column for {role}; the columns are {', '.join(found)}",
                 where=str(file),
                 remedy=f"Name the column `{role}`.",
             )
-    return columns
+    return {role: columns[role] for role in ROW_SCHEMA.names() if role in columns}
 
 
 def _catalogue_of(file: Path, rows: pl.DataFrame) -> tuple[Catalogue, str | None]:

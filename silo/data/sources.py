@@ -24,6 +24,7 @@ from silo.data.tables import (
 )
 
 _USER_ID: Final = "user_id"
+_OPTIONAL: Final = {"timestamp": pl.Int64, "weight": pl.Float64, "rating": pl.Float64, "event": pl.String}
 
 
 def read_dataset(
@@ -39,8 +40,10 @@ def read_dataset(
 
     Returns:
         ``user_id``, ``item_id`` (canonical text, null where there cannot be one), ``timestamp`` (Unix
-        seconds, null where there is none, ``IMPOSSIBLE_TIME`` where there cannot be one) and ``weight``
-        (float64, null where there is none, NaN where there cannot be one).
+        seconds, null where there is none, ``IMPOSSIBLE_TIME`` where there cannot be one), ``weight`` and
+        ``rating`` (float64, null where there is none, NaN where there cannot be one) and ``event`` (text,
+        null where there is none). Where the policy says what kinds of events count, that is a factor of
+        ``weight``: zero for a kind that it does not name.
 
     Raises:
         UnreadableTableError: no file there, or not in the declared format.
@@ -49,15 +52,8 @@ def read_dataset(
         BadValueError: a column of a type that cannot be right; if ``strict``, a value, with its line.
         OutsideCatalogueError: if ``strict``, a file names items the catalogue does not hold.
     """
-    named = dataset.columns
-    columns = {"user_id": named.user_id, "item_id": named.item_id}
-    columns |= {"timestamp": named.timestamp} if named.timestamp is not None else {}
-    columns |= {"weight": named.weight} if named.weight is not None else {}
-    absent = [
-        pl.lit(None, dtype).alias(role)
-        for role, dtype in (("timestamp", pl.Int64), ("weight", pl.Float64))
-        if role not in columns
-    ]
+    columns = {role: name for role, name in dataset.columns.model_dump().items() if name is not None}
+    absent = [pl.lit(None, kind).alias(role) for role, kind in _OPTIONAL.items() if role not in columns]
     tables = []
     for path in source_files(dataset, directory):
         table = read_table(path, dataset.source.format, may_be_empty=not strict, strict=strict)
@@ -67,13 +63,20 @@ def read_dataset(
         ).with_columns(absent)
         if strict and catalogue is not None:
             refuse_outside(rows["item_id"], catalogue, where=str(path))
-        tables.append(rows)
-    everything = pl.concat(tables)
+        tables.append(rows.select("user_id", "item_id", *_OPTIONAL))
+    everything = _weighed(pl.concat(tables), dataset)
     if everything.is_empty():
         raise EmptyTableError(
             "the dataset has no rows", where=dataset.source.path, remedy="Give files with rows."
         )
     return everything
+
+
+def _weighed(rows: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
+    if dataset.events is None:
+        return rows
+    factor = pl.col("event").replace_strict(dataset.events, default=0.0, return_dtype=pl.Float64)
+    return rows.with_columns(pl.col("weight").fill_null(1.0) * factor)
 
 
 def read_exclusions(dataset: Dataset, directory: Path, *, strict: bool = True) -> frozenset[str]:

@@ -51,9 +51,18 @@ _USERS_PER_BLOCK: Final = 1024
 
 
 @dataclass(frozen=True)
-class _World:
-    """What nobody sees: vectors of taste."""
+class World:
+    """What nobody sees: vectors of taste.
 
+    Attributes:
+        centres: clusters × dimensions, of norm 1.
+        clusters: of each item.
+        items: items × dimensions, of norm 1.
+        users: people × dimensions, of norm 1.
+        popularity: of each item, added to every person's utility.
+    """
+
+    centres: Floats
     clusters: Integers
     items: Floats
     users: Floats
@@ -81,14 +90,14 @@ def marketplace(seed: int, num_users: int = 8_192, num_items: int = 1_200) -> Pu
             remedy="Ask for 2 users and 50 items or more.",
         )
     rng = np.random.default_rng([seed, num_users, num_items])
-    world = _make_world(rng, num_users, num_items)
+    world = make_world(rng, num_users, num_items)
     catalogue = Catalogue.from_items(_describe_items(rng, world.clusters))
     users, items, times = _make_events(rng, world)
-    user_names = _names("u", num_users)
+    user_names = names_of("u", num_users)
     rows = pl.DataFrame(
         {
             "user_id": user_names.gather(users),
-            "item_id": _names("p", num_items).gather(items),
+            "item_id": names_of("p", num_items).gather(items),
             "timestamp": times,
             "rating": pl.Series([None], dtype=pl.Float64).new_from_index(0, users.size),
         },
@@ -103,7 +112,8 @@ def marketplace(seed: int, num_users: int = 8_192, num_items: int = 1_200) -> Pu
     )
 
 
-def _names(prefix: str, count: int) -> pl.Series:
+def names_of(prefix: str, count: int) -> pl.Series:
+    """Return ``count`` ids of equal length."""
     digits = len(str(count - 1))
     return pl.Series([f"{prefix}{number:0{digits}d}" for number in range(count)])
 
@@ -112,23 +122,38 @@ def _unit(vectors: Floats) -> Floats:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float64)
 
 
-def _make_world(rng: np.random.Generator, num_users: int, num_items: int) -> _World:
+def make_world(rng: np.random.Generator, num_users: int, num_items: int) -> World:
+    """Draw tastes of people and places of items among them."""
     num_clusters = len(DEPARTMENTS) * len(STYLES)
     departments = rng.standard_normal((len(DEPARTMENTS), 1, _TASTE_DIMENSIONS))
     styles = rng.standard_normal((1, len(STYLES), _TASTE_DIMENSIONS))
     centres = _unit((departments + 0.7 * styles).reshape(num_clusters, -1))
-    clusters = rng.choice(num_clusters, num_items, p=rng.dirichlet(np.full(num_clusters, 8.0)))
-    items = _unit(centres[clusters] + 0.16 * rng.standard_normal((num_items, _TASTE_DIMENSIONS)))
+    clusters, items = place_items(rng, centres, num_items)
     weights = rng.dirichlet(np.full(num_clusters, 0.09), size=num_users)
     users = _unit(weights @ centres + 0.08 * rng.standard_normal((num_users, _TASTE_DIMENSIONS)))
     popularity = _POPULARITY_SPREAD * rng.standard_normal(num_items)
-    return _World(clusters, items, users, popularity)
+    return World(centres, clusters, items, users, popularity)
 
 
-def _make_events(rng: np.random.Generator, world: _World) -> tuple[Integers, Integers, Integers]:
-    """Users, items and times; a person's items are drawn without replacement by Gumbel top-k."""
+def place_items(rng: np.random.Generator, centres: Floats, num_items: int) -> tuple[Integers, Floats]:
+    """Return a cluster and, near its centre, a vector of norm 1 for each item."""
+    num_clusters, num_dimensions = centres.shape
+    clusters = rng.choice(num_clusters, num_items, p=rng.dirichlet(np.full(num_clusters, 8.0)))
+    return clusters, _unit(centres[clusters] + 0.16 * rng.standard_normal((num_items, num_dimensions)))
+
+
+def _make_events(rng: np.random.Generator, world: World) -> tuple[Integers, Integers, Integers]:
+    """Users, items and times."""
+    users, items, counts = choose_items(rng, world, _MEDIAN_EVENTS)
+    return _in_time(rng, users, items, world.clusters, counts)
+
+
+def choose_items(
+    rng: np.random.Generator, world: World, median_events: float
+) -> tuple[Integers, Integers, Integers]:
+    """Users, items, and how many each user has; drawn without replacement by Gumbel top-k."""
     num_users, num_items = len(world.users), len(world.items)
-    activity = rng.lognormal(np.log(_MEDIAN_EVENTS), _EVENTS_SPREAD, num_users)
+    activity = rng.lognormal(np.log(median_events), _EVENTS_SPREAD, num_users)
     most = max(_MIN_EVENTS, int(_MAX_SHARE_OF_CATALOGUE * num_items))
     counts = np.clip(activity, _MIN_EVENTS, most).astype(np.int64)
     chosen = []
@@ -139,8 +164,7 @@ def _make_events(rng: np.random.Generator, world: _World) -> tuple[Integers, Int
         order = np.argsort(-keys, axis=1)[:, :most]
         block_counts = counts[start : start + _USERS_PER_BLOCK]
         chosen.append(order[np.arange(order.shape[1]) < block_counts[:, None]])
-    users = np.repeat(np.arange(num_users), counts)
-    return _in_time(rng, users, np.concatenate(chosen), world.clusters, counts)
+    return np.repeat(np.arange(num_users), counts), np.concatenate(chosen), counts
 
 
 def _in_time(
@@ -163,7 +187,7 @@ def _in_time(
 
 def _describe_items(rng: np.random.Generator, clusters: Integers) -> list[CatalogueItem]:
     departments = list(DEPARTMENTS)
-    names = _names("p", clusters.size)
+    names = names_of("p", clusters.size)
     slips = rng.random((clusters.size, 2)) < _ATTRIBUTE_SLIP
     others = rng.integers(0, [len(departments), len(STYLES)], (clusters.size, 2))
     picks = rng.integers(0, [6, len(_MATERIALS), len(_PRICE_BANDS)], (clusters.size, 3))

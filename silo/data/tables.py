@@ -20,6 +20,7 @@ from typing import Final, Literal
 import polars as pl
 
 from privacy.errors import DataError
+from silo.data.encodings import guess_encoding
 from silo.data.ids import canonical_ids
 
 TableFormat = Literal["csv", "parquet", "inter"]
@@ -35,6 +36,7 @@ _ROLE_TYPES: Final = {
     "timestamp": "time",
     "weight": "number",
     "rating": "number",
+    "event": "label",
 }
 _OVERFLOW: Final = "archipel:overflow"
 _FIRST_INEXACT: Final = 2.0**53  # from here on, neighbouring whole numbers are one float
@@ -96,7 +98,7 @@ def read_table(
         raise UnreadableTableError(
             f"not a readable {kind} file: {_first_line(error)}",
             where=str(path),
-            remedy=f"Save it again as {kind}" + (" in UTF-8." if kind != "parquet" else "."),
+            remedy=_how_to_save(path, kind),
         ) from error
     if frame.is_empty() and not may_be_empty:
         raise EmptyTableError("the table has no rows", where=str(path), remedy="Give a file with rows.")
@@ -139,6 +141,13 @@ def _without_types(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     return frame.rename({column: column.split(":", 1)[0] for column in frame.columns})
 
 
+def _how_to_save(path: Path, kind: TableFormat) -> str:
+    encoding = None if kind == "parquet" else guess_encoding(path.read_bytes())
+    if encoding is not None:
+        return f"It looks like {encoding}: iconv -f {encoding} -t UTF-8 '{path}' > converted.csv"
+    return f"Save it again as {kind}" + (" in UTF-8." if kind != "parquet" else ".")
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
@@ -170,7 +179,7 @@ def standard_rows(
 
     Args:
         frame: as ``read_table`` gives it.
-        columns: role (``user_id``, ``item_id``, ``timestamp``, ``weight``, ``rating``) -> column.
+        columns: role (``user_id``, ``item_id``, ``timestamp``, ``weight``, ``rating``, ``event``) -> column.
         where: file name for errors.
         first_line: line number of the first row, for errors.
         strict: whether an id or a number that cannot be one is an error or is marked.
@@ -178,12 +187,13 @@ def standard_rows(
     Returns:
         One column for each role: ids as their one text (``silo.data.ids``; null where there cannot be one),
         ``timestamp`` as Unix seconds (null where there is none, ``IMPOSSIBLE_TIME`` where there cannot be
-        one), the rest float64 (null where there is none, NaN where there cannot be one).
+        one), ``event`` as text without blanks around it (null where there is none), the rest float64 (null
+        where there is none, NaN where there cannot be one).
 
     Raises:
         MissingColumnError: a named column is not there.
         BadValueError: a column is of a type that holds no ids or times. If ``strict`` also: an id is missing,
-            NaN, fractional, negative or garbled, or a number is none.
+            NaN, fractional, negative or garbled, or a number is none or infinite.
     """
     for role, column in columns.items():
         if column not in frame.columns:
@@ -193,7 +203,7 @@ def standard_rows(
                 where=where,
                 remedy=f"Rename a column or name the right one for {role}.",
             )
-    convert = {"id": _ids, "time": _times, "number": _numbers}
+    convert = {"id": _ids, "time": _times, "number": _numbers, "label": _labels}
     reading = _Reading(where, first_line, strict)
     return pl.DataFrame(
         [convert[_ROLE_TYPES[role]](frame[column], reading).rename(role) for role, column in columns.items()]
@@ -227,12 +237,17 @@ def _ids(values: pl.Series, reading: _Reading) -> pl.Series:
     return reading.marked(text, garbled, "holds U+FFFD, so its text is lost", remove)
 
 
+def _labels(values: pl.Series, _: _Reading) -> pl.Series:
+    text = values.cast(pl.String).str.strip_chars()
+    return text.set(text == "", None)
+
+
 def _numbers(values: pl.Series, reading: _Reading) -> pl.Series:
     if values.dtype == pl.String:
         stripped = values.str.strip_chars()
         values = stripped.set(stripped == "", None)
     numbers = values.cast(pl.Float64, strict=False)
-    broken = (numbers.is_null() & values.is_not_null()) | numbers.is_nan().fill_null(False)
+    broken = (numbers.is_null() & values.is_not_null()) | ~numbers.is_finite().fill_null(True)
     given = reading.marked(numbers, broken, "is not a number", "Remove or repair such rows.")
     return given.set(broken, float("nan"))
 

@@ -25,15 +25,17 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from policies.plan import Plan
+from policies.plans.plan import Plan
 from silo.data.interactions import Interactions
 from silo.demo.dataset import DemoData
 from silo.demo.local_noise import local_noise_plan
+from silo.demo.outcome import Metrics
 from silo.demo.simulation import Simulation, pooled, simulate
 from silo.demo.world import World
 from silo.evaluation import METRICS, Rankings, rank, reported_metrics
 from silo.finished import load_finished
 from silo.models.recommender import Recommender
+from silo.models.shipped import ShippedModel
 from silo.rows import load_rows
 
 COLUMNS = (
@@ -47,7 +49,6 @@ COLUMNS = (
 )
 POOLED = ("pooled_private", "pooled_same_noise", "pooled_plain")
 
-Metrics = dict[str, float]
 Report = Callable[[str], None]
 
 
@@ -98,10 +99,10 @@ def _rows(world: World, plan: Plan, name: str) -> Interactions:
     return load_rows(world.silo(name), plan, load_finished(world.silo(name)).dataset).train
 
 
-def _learn(wanted: Mapping[str, Simulation], report: Report) -> dict[str, Recommender]:
+def _learn(wanted: Mapping[str, Simulation], report: Report) -> dict[str, ShippedModel]:
     """Learn all models, the longest first, as many at once as there are processors."""
     context = multiprocessing.get_context("spawn")
-    found: dict[str, Recommender] = {}
+    found: dict[str, ShippedModel] = {}
     with ProcessPoolExecutor(min(os.cpu_count() or 1, len(wanted)), mp_context=context) as pool:
         names = sorted(wanted, key=lambda name: -wanted[name].cost)
         running = {pool.submit(simulate, wanted[name]): name for name in names}
@@ -116,11 +117,11 @@ def _popularity(train: Interactions) -> Recommender:
     return Recommender.of_popularity(counts.astype(np.float32), {"family": "popularity"}, is_fallback=False)
 
 
-def _score_by_silo(models: Sequence[Recommender], data: DemoData) -> Metrics:
+def _score_by_silo(models: Sequence[ShippedModel], data: DemoData) -> Metrics:
     return _score([(model, data.users_of(number)) for number, model in enumerate(models)], data)
 
 
-def _score(parts: Sequence[tuple[Recommender, NDArray[np.int64]]], data: DemoData) -> Metrics:
+def _score(parts: Sequence[tuple[ShippedModel, NDArray[np.int64]]], data: DemoData) -> Metrics:
     """Metrics over the users of all parts together, each ranked by its part's model."""
     rankings = [rank(model, data.train.select(users), data.held_out.select(users)) for model, users in parts]
     return {name: value for name, value in reported_metrics(_joined(rankings)).items() if name in METRICS}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from math import ceil
 from typing import Final
 
-from policies.drafting import recalibrate
-from policies.plan import Plan
+from policies.plans.drafting import recalibrate
+from policies.plans.plan import Plan
 
 # Chosen on the marketplace, at epsilon 4, for the autoencoder's defaults.
 LOCAL_STEPS: Final = 5

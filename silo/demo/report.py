@@ -1,26 +1,20 @@
-"""What a demo says at its end: a table, a statement, and the same as JSON."""
+"""What a demo of a horizontal plan says at its end: a table, a statement, and the same as JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from statistics import fmean, stdev
 from typing import Any
 
 from rich.panel import Panel
 from rich.table import Table
 
-from federation.job_state import JobState
-from policies.plan import Plan
-from policies.price import plan_epsilon_pld, schedule
-from privacy.ledger.ledger import AccountStatus
+from policies.plans.plan import Plan
+from policies.plans.price import plan_epsilon_pld, schedule
 from silo.demo.dataset import DemoData
-from silo.demo.harness import Metrics
 from silo.demo.local_noise import local_noise_plan
+from silo.demo.outcome import Outcome, cell, metrics_of, spent, traffic
 from silo.demo.settings import DemoSettings
-from silo.demo.world import World
 from silo.model_card import privacy_statement
-from silo.site import Site
 
 FLOAT32_BYTES = 4
 HEADINGS = {
@@ -48,22 +42,10 @@ LEGEND_OF_GRADIENTS = (
 SHOWN = ("ndcg@20", "recall@20", "hit_rate@10", "mrr@10")
 
 
-@dataclass
-class Outcome:
-    """What one seed gave."""
-
-    seed: int
-    world: World
-    state: JobState
-    columns: dict[str, Metrics]
-    seconds: dict[str, float] = field(default_factory=dict)
-
-
 def as_json(settings: DemoSettings, data: DemoData, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Everything a machine may want to know; spending, traffic and times are the first seed's."""
     first = outcomes[0]
     plan = first.world.plan()
-    means, spread = summarise(outcomes)
     return {
         "data": {
             "name": data.name,
@@ -91,37 +73,10 @@ def as_json(settings: DemoSettings, data: DemoData, outcomes: Sequence[Outcome])
             "noise_multiplier": plan.privacy.noise_multiplier,
             "per_silo_spent": spent(first.world),
         },
-        "metrics": means,
-        "metrics_std": spread,
-        "metrics_by_seed": {str(outcome.seed): outcome.columns for outcome in outcomes},
+        **metrics_of(outcomes),
         "secure_sum": secure_sum(first),
         "seconds": first.seconds,
     }
-
-
-def summarise(outcomes: Sequence[Outcome]) -> tuple[dict[str, Metrics], dict[str, Metrics]]:
-    """Mean and sample standard deviation of each figure over the seeds (0 for one seed)."""
-    means: dict[str, Metrics] = {}
-    spread: dict[str, Metrics] = {}
-    for column in outcomes[0].columns:
-        values = {name: [o.columns[column][name] for o in outcomes] for name in outcomes[0].columns[column]}
-        means[column] = {name: fmean(found) for name, found in values.items()}
-        spread[column] = {name: stdev(found) if len(found) > 1 else 0.0 for name, found in values.items()}
-    return means, spread
-
-
-def spent(world: World) -> dict[str, dict[str, Any]]:
-    """What each silo's own ledger says it has spent."""
-    found = {}
-    for name in world.names:
-        with Site(world.silo(name)) as site:
-            account: AccountStatus = next(iter(site.ledger.state().accounts.values()))
-        found[name] = {
-            "epsilon": account.epsilon_spent,
-            "delta": account.budget.delta,
-            "accountant": account.budget.filter.kind,
-        }
-    return found
 
 
 def secure_sum(outcome: Outcome) -> dict[str, Any]:
@@ -130,25 +85,18 @@ def secure_sum(outcome: Outcome) -> dict[str, Any]:
     shapes = schedule(plan)
     layout = next(shape.layout for shape in shapes if shape.purpose == "training")
     values = sum(shape.values for shape in shapes)
-    notes = {name: _note(outcome.world, name, outcome.state.job) for name in outcome.world.names}
-    up = {name: int(note["bytes_sent"]) for name, note in notes.items()}
-    down = {name: int(note["bytes_received"]) for name, note in notes.items()}
+    by_silo = traffic(outcome.world, outcome.state.job)
+    up = max(found["up"] for found in by_silo.values())
     return {
         "values": values,
         "bits": layout.bits,
         "values_per_slot": layout.values_per_slot,
         "frames": layout.num_frames,
-        "bytes_up_per_silo": max(up.values()),
-        "bytes_down_per_silo": max(down.values()),
-        "bytes_by_silo": {name: {"up": up[name], "down": down[name]} for name in up},
-        "ratio_to_float32": max(up.values()) / (FLOAT32_BYTES * values),
+        "bytes_up_per_silo": up,
+        "bytes_down_per_silo": max(found["down"] for found in by_silo.values()),
+        "bytes_by_silo": by_silo,
+        "ratio_to_float32": up / (FLOAT32_BYTES * values),
     }
-
-
-def _note(world: World, name: str, job: str) -> dict[str, Any]:
-    import json
-
-    return dict(json.loads((world.silo(name) / "jobs" / job / "state.json").read_text()))
 
 
 def for_people(found: dict[str, Any], outcomes: Sequence[Outcome]) -> list[object]:
@@ -161,7 +109,7 @@ def for_people(found: dict[str, Any], outcomes: Sequence[Outcome]) -> list[objec
     for name in SHOWN:
         table.add_column(name, justify="right", no_wrap=True)
     for column in found["metrics"]:
-        cells = [_cell(found, column, name, seeds) for name in SHOWN]
+        cells = [cell(found, column, name, seeds) for name in SHOWN]
         table.add_row(HEADINGS[column], *cells, style="bold" if column == "federated_private" else None)
     sums = found["secure_sum"]
     up, down = sums["bytes_up_per_silo"], sums["bytes_down_per_silo"]
@@ -191,8 +139,3 @@ LIMITS = (
     "silos learn the last one's noised share. Only federated (private) is a product; the other columns were "
     "computed by the demo's harness, which owns all data as no party does, and are charged to no ledger."
 )
-
-
-def _cell(found: dict[str, Any], column: str, name: str, seeds: int) -> str:
-    value = f"{found['metrics'][column][name]:.4f}"
-    return value if seeds == 1 else f"{value} ± {found['metrics_std'][column][name]:.4f}"

@@ -1,63 +1,54 @@
-"""What a demo is asked to do."""
+"""What a demo of a horizontal plan is asked to do."""
 
 from __future__ import annotations
 
 import string
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Literal
 
-from policies.drafting import Draft
+from policies.plans.drafting import Draft
 from privacy.errors import UsageError
+from silo.demo.common_settings import CommonSettings, Limit, require
 
-PublicFormat = Literal["movielens", "csv", "parquet", "inter"]
 DemoFamily = Literal["popularity", "item-graph", "autoencoder"]
 NoisePlacement = Literal["federation", "silo"]
 MAX_INTERACTIONS_PER_USER = 200
 GRADIENT_FAMILIES: Final = ("autoencoder",)
 VERIFIED_ROUNDS: Final = 0.1
+MIN_CANARIES: Final = 16
+MAX_CANARIES: Final = 100_000
+CANARIES: Final = 256
+CANARIES_OF_PAIRS: Final = 2048
 
 
-@dataclass(frozen=True)
-class DemoSettings:
-    """Settings of one demo.
+@dataclass(frozen=True, kw_only=True)
+class DemoSettings(CommonSettings):
+    """Settings of one demo: different people of the same shops.
 
     Attributes:
-        data: folder or file of a data set; None is the built-in synthetic marketplace.
-        format: how it is written; None finds out.
-        min_rating: keep rows rated at least this; None keeps every row.
         num_silos: how many institutions.
-        epsilon: total budget of each silo, and of the plan.
-        delta: likewise.
         colluding_silos: silos that may pool what they know with the coordinator; None is 1, or all others
             where each silo's own noise suffices.
         family: model family.
         split: how rows are held out of the silos' directories.
-        seed: governs data and split, never noise.
-        num_seeds: each is a new federation with fresh ledgers.
-        out: directory of the first federation; others are in ``out/seed-<s>``.
         rounds: training rounds of a gradient family; None, here and below, is what ``plan new`` would take.
         local_steps: noised steps of a silo between two sums.
         noise_placement: whether shares add up to the promised noise, or each silo's own noise suffices.
         sample_rate: Poisson probability of each person in a step.
+        record: whether the job is recorded for ``archipel audit attack`` instead of compared with others.
+        canaries: made-up people of a recording; None is what the family needs.
     """
 
-    data: Path | None
-    format: PublicFormat | None
-    min_rating: float | None
-    num_silos: int
-    epsilon: float
-    delta: float
-    colluding_silos: int | None
-    family: DemoFamily
-    split: Literal["random", "last"]
-    seed: int
-    num_seeds: int
-    out: Path
+    num_silos: int = 4
+    colluding_silos: int | None = None
+    family: DemoFamily = "item-graph"
+    split: Literal["random", "last"] = "random"
     rounds: int | None = None
     local_steps: int | None = None
     noise_placement: NoisePlacement | None = None
     sample_rate: float | None = None
+    record: bool = False
+    canaries: int | None = None
 
     def check(self) -> DemoSettings:
         """Refuse what cannot be.
@@ -65,9 +56,15 @@ class DemoSettings:
         Raises:
             UsageError: which option, and what would do.
         """
-        limits = (
-            (0 < self.epsilon <= 100, "--epsilon", self.epsilon, "above 0 and at most 100"),
-            (0 < self.delta <= 0.01, "--delta", self.delta, "above 0 and at most 0.01"),
+        self.check_common()
+        require(self._limits())
+        self._check_training()
+        self._check_placement()
+        self._check_recording()
+        return self
+
+    def _limits(self) -> tuple[Limit, ...]:
+        return (
             (2 <= self.num_silos <= 64, "--silos", self.num_silos, "2 to 64"),
             (
                 1 <= self.num_colluding < self.num_silos,
@@ -75,8 +72,6 @@ class DemoSettings:
                 self.num_colluding,
                 f"1 to {self.num_silos - 1}, one less than the silos",
             ),
-            (self.num_seeds >= 1, "--seeds", self.num_seeds, "1 or more"),
-            (self.seed >= 0, "--seed", self.seed, "0 or more"),
             (self.rounds is None or 1 <= self.rounds <= 10_000, "--rounds", self.rounds, "1 to 10,000"),
             (
                 self.local_steps is None or 1 <= self.local_steps <= 1_000,
@@ -91,12 +86,22 @@ class DemoSettings:
                 "above 0 and at most 1",
             ),
         )
-        for holds, option, value, allowed in limits:
-            if not holds:
-                raise UsageError(f"{option} {value} cannot be", where=option, remedy=f"choose {allowed}")
-        self._check_training()
-        self._check_placement()
-        return self
+
+    def _check_recording(self) -> None:
+        if self.record and self.num_seeds > 1:
+            raise UsageError("one job is recorded at a time", where="--seeds", remedy="leave it out")
+        if self.canaries is not None and not self.record:
+            raise UsageError(
+                "only a recorded demo has canaries",
+                where="--canaries",
+                remedy="leave it out, or add --record",
+            )
+        if self.canaries is not None and not MIN_CANARIES <= self.canaries <= MAX_CANARIES:
+            raise UsageError(
+                f"--canaries {self.canaries} cannot be",
+                where="--canaries",
+                remedy=f"choose {MIN_CANARIES} to {MAX_CANARIES:,}",
+            )
 
     def _check_training(self) -> None:
         given = {
@@ -158,13 +163,16 @@ class DemoSettings:
         return self.num_silos - 1 if self.noise_placement == "silo" else 1
 
     @property
+    def num_canaries(self) -> int:
+        """Canaries of a recording: where each needs a vector of its own in every round, fewer."""
+        if self.canaries is not None:
+            return self.canaries
+        return CANARIES_OF_PAIRS if self.family == "item-graph" else CANARIES
+
+    @property
     def silo_names(self) -> tuple[str, ...]:
         """The institutions: shop-a, shop-b and so on."""
         letters = string.ascii_lowercase
         return tuple(
             f"shop-{letters[i]}" if i < len(letters) else f"shop-{i + 1}" for i in range(self.num_silos)
         )
-
-    def directory_of(self, seed: int) -> Path:
-        """Where the federation of one seed lives."""
-        return self.out if seed == self.seed else self.out / f"seed-{seed}"

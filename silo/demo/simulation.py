@@ -17,12 +17,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from policies.plan import Plan
-from policies.price import RoundShape, schedule
+from policies.plans.plan import Plan
+from policies.plans.price import RoundShape, schedule
 from privacy.noise import DiscreteGaussian, WordSource
 from silo.data.interactions import Interactions
 from silo.models.base import Family, Integers, State, get_family
-from silo.models.recommender import Recommender
+from silo.models.shipped import ShippedModel
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Simulation:
         noise: standard deviation of each party's noise, over that of the share a silo of the plan adds; 0
             adds none.
         is_clamped: whether signals are clamped to the plan's public range, as in every job.
+        start: weights to go on from instead of the plan's seed.
     """
 
     plan: Plan
@@ -43,6 +44,7 @@ class Simulation:
     silos_per_party: int
     noise: float
     is_clamped: bool
+    start: State | None = None
 
     @property
     def cost(self) -> int:
@@ -62,8 +64,14 @@ def pooled(rows: Sequence[Interactions]) -> Interactions:
     return Interactions(user_ids, pl.concat(frames), rows[0].catalogue)
 
 
-def simulate(simulation: Simulation) -> Recommender:
+def simulate(simulation: Simulation) -> ShippedModel:
     """Learn one model, on one thread."""
+    family, state = learn(simulation)
+    return family.finish(state)
+
+
+def learn(simulation: Simulation) -> tuple[Family, State]:
+    """A family and its state after all rounds, on one thread."""
     from threadpoolctl import threadpool_limits
 
     plan = simulation.plan
@@ -80,7 +88,7 @@ def simulate(simulation: Simulation) -> Recommender:
             for family, rows in zip(families, simulation.parties, strict=True):
                 sums += _contribution(simulation, family, rows, state, index, shape)
             state = leader.absorb(state, sums, index, shape, len(simulation.parties))
-        return leader.finish(state)
+    return leader, state
 
 
 def _family(simulation: Simulation) -> Family:
@@ -94,7 +102,7 @@ def _family(simulation: Simulation) -> Family:
         people = plan.training.expected_batch_size * simulation.silos_per_party
         training = plan.training.model_copy(update={"expected_batch_size": people})
         plan = plan.model_copy(update={"training": training})
-    return get_family(plan)(plan, simulation.parties[0].catalogue, noise_std=std)
+    return get_family(plan)(plan, simulation.parties[0].catalogue, noise_std=std, start=simulation.start)
 
 
 def _contribution(

@@ -7,25 +7,25 @@ import json
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from federation.client import Board, dial, watch
 from federation.identity import Party
 from federation.job_state import IN_ROUND, JobState
 from federation.job_view import milestone, outcome_error, progress_line
+from federation.legs.legs import LegPurpose, leg_at
 from federation.progress import Pace, epsilon_spent
-from policies.catalog import render_template
-from policies.drafting import DEFAULT_ORDERS
 from policies.files import load_charter, load_yaml, write_atomically
-from policies.plan import Plan
-from silo.demo.dataset import DemoData
+from policies.plans.plan import Plan
+from silo.demo.common_settings import CommonSettings
 from silo.demo.processes import Processes, free_port, wait_until_listening
-from silo.demo.settings import MAX_INTERACTIONS_PER_USER, DemoSettings
+from silo.demo.staging import Staging
 
 HOST = "127.0.0.1"
-PURPOSE = "product-recommendation"
+BLOCKS_TO_A_LINE = 10
 
 Report = Callable[[str], None]
 
@@ -37,11 +37,10 @@ class World:
     Attributes:
         root: its directory.
         settings: of the demo.
-        names: of the silos.
     """
 
     root: Path
-    settings: DemoSettings
+    settings: CommonSettings
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,9 +66,9 @@ class World:
         return load_yaml(self.plan_path, Plan)
 
 
-def found(world: World, data: DemoData, processes: Processes, report: Report) -> None:
+def found(world: World, staging: Staging, processes: Processes, report: Report) -> None:
     """Make all parties, their data, policies and charter; everybody joins."""
-    settings, names = world.settings, world.names
+    names = world.names
     report("making keys and cards")
     port = free_port()
     processes.command(
@@ -80,41 +79,14 @@ def found(world: World, data: DemoData, processes: Processes, report: Report) ->
             pool.map(lambda n: processes.command("silo", "init", "--name", n, "--dir", world.silo(n)), names)
         )
         report("writing training rows into each silo's directory, editing each policy")
-        for number, name in enumerate(names):
-            write_rows(world.silo(name), data, number)
-            (world.silo(name) / "policy.yaml").write_text(edited_policy(settings, name))
-        data.catalogue.save(world.silo(names[0]) / "catalogues")
+        for name in names:
+            staging.fill(name, world.silo(name))
+            (world.silo(name) / "policy.yaml").write_text(staging.policy(name))
+        staging.catalogue.save(world.silo(names[0]) / "catalogues")
         report("signing the charter and the policies")
         sign_charter(world, processes, pool)
         charter = world.root / "charter.yaml"
         list(pool.map(lambda n: processes.command("silo", "join", charter, "--dir", world.silo(n)), names))
-
-
-def write_rows(directory: Path, data: DemoData, number: int) -> None:
-    """Put one silo's training rows where its policy says they are."""
-    (directory / "data").mkdir(parents=True, exist_ok=True)
-    data.rows_of(number).write_parquet(directory / "data" / "purchases.parquet")
-
-
-def edited_policy(settings: DemoSettings, name: str) -> str:
-    """The template with the lines filled in that an administrator of the demo would edit."""
-    return render_template(
-        "retailer",
-        silo=name,
-        expires=datetime.now(UTC).date() + timedelta(days=30),
-        with_members=[other for other in settings.silo_names if other != name],
-        source={"parquet": "data/*.parquet"},
-        columns={"user_id": "user_id", "item_id": "item_id", "timestamp": "timestamp"},
-        max_interactions_per_user=MAX_INTERACTIONS_PER_USER,
-        max_silos_per_user=1,
-        epsilon=settings.epsilon,
-        delta=settings.delta,
-        max_epsilon_per_plan=settings.epsilon,
-        min_silos=settings.num_silos,
-        min_colluding_silos=settings.num_colluding,
-        orders=DEFAULT_ORDERS if settings.is_sampled else None,
-        verify_sums=settings.verify_sums,
-    )
 
 
 def sign_charter(world: World, processes: Processes, pool: ThreadPoolExecutor) -> None:
@@ -136,35 +108,28 @@ def sign_charter(world: World, processes: Processes, pool: ThreadPoolExecutor) -
         shutil.copy(path, world.hub / path.name)
 
 
-def propose_plan(world: World, data: DemoData, processes: Processes, report: Report) -> str:
+def propose_plan(world: World, staging: Staging, processes: Processes, report: Report) -> str:
     """Write the plan with its noise, and let the first silo forecast it; returns the forecast's text."""
-    settings, first = world.settings, world.silo(world.names[0])
+    first = world.silo(world.names[0])
     report("calibrating the plan's noise")
-    largest = max(data.users_of(number).size for number in range(settings.num_silos))
     processes.command(
-        "plan", "new", "--silos", ",".join(world.names), "--catalogue", data.catalogue.sha256,
-        "--family", settings.family,
-        "--epsilon", repr(settings.epsilon), "--delta", repr(settings.delta),
-        "--colluding-silos", str(settings.num_colluding), "--max-silos-per-user", "1",
-        "--max-users-per-silo", str(rounded_up(largest)), *training_options(settings),
+        "plan", "new", "--catalogue", staging.catalogue.sha256, *staging.plan_options(),
         "--out", world.plan_path, "--dir", first,
     )  # fmt: skip
     return processes.command("plan", "forecast", world.plan_path, "--dir", first)
 
 
-def training_options(settings: DemoSettings) -> list[str]:
-    """What the demo was told about the training, in words of ``plan new``; its defaults fill in the rest."""
-    asked = {
-        "--noise-placement": settings.noise_placement,
-        "--rounds": settings.rounds,
-        "--local-steps": settings.local_steps,
-        "--sample-rate": settings.sample_rate,
-    }
-    return [word for option, value in asked.items() if value is not None for word in (option, str(value))]
+Watching = Callable[[str, Processes], AbstractContextManager[None]]
 
 
-def run_job(world: World, processes: Processes, report: Report) -> JobState:
+def run_job(world: World, processes: Processes, report: Report, watching: Watching | None = None) -> JobState:
     """Start coordinator and agents, submit the plan, follow the job to its end; returns its state.
+
+    Args:
+        world: the federation.
+        processes: where it runs.
+        report: told of the progress.
+        watching: what looks on while the job, whose id it is given, runs.
 
     Raises:
         ArchipelError: the job did not complete, or a process ended.
@@ -172,7 +137,8 @@ def run_job(world: World, processes: Processes, report: Report) -> JobState:
     report("starting the coordinator and the silo agents")
     start_parties(world, processes)
     job = submit_plan(world, processes)
-    state = follow_job(world, job, processes, progress_of_job(report))
+    with watching(job, processes) if watching else nullcontext():
+        state = follow_job(world, job, processes, progress_of_job(report))
     wait_for_models(world, job, processes)
     return state
 
@@ -211,7 +177,7 @@ def follow_job(world: World, job: str, processes: Processes, notice: Callable[[J
 
 
 def progress_of_job(report: Report) -> Callable[[JobState], None]:
-    """What to report of a watched job: each step of an only sum; of many sums, where each begins."""
+    """What to report of a watched job: each step of an only sum; of many sums or legs, where each begins."""
     pace = Pace(lambda: datetime.now(UTC))
     said: object = None
 
@@ -220,7 +186,7 @@ def progress_of_job(report: Report) -> Callable[[JobState], None]:
         seconds_left = pace.see(state)
         if state.num_rounds == 1:
             report(progress_line(state))
-        elif said != milestone(state):
+        elif said != milestone(state) and not _is_one_of_many_blocks(state):
             said = milestone(state)
             report(_line_of_rounds(state, seconds_left) if state.phase in IN_ROUND else progress_line(state))
 
@@ -230,7 +196,18 @@ def progress_of_job(report: Report) -> Callable[[JobState], None]:
 def _line_of_rounds(state: JobState, seconds_left: float | None) -> str:
     spent, target = epsilon_spent(state), state.plan.privacy.target_epsilon
     rest = "" if seconds_left is None else f", about {seconds_left:.0f} s left"
-    return f"round {state.round} of {state.num_rounds}, epsilon {spent:.2f} of {target:g} spent{rest}"
+    what = f"round {state.round} of {state.num_rounds}"
+    if state.plan.is_vertical:
+        what = leg_at(state.plan, state.round, state.spine_slots).in_words
+    return f"{what}, epsilon {spent:.2f} of {target:g} spent{rest}"
+
+
+def _is_one_of_many_blocks(state: JobState) -> bool:
+    """Encrypted rows go in many blocks, and nobody reads a line about each."""
+    if not state.plan.is_vertical or state.phase not in IN_ROUND:
+        return False
+    leg = leg_at(state.plan, state.round, state.spine_slots)
+    return leg.purpose is LegPurpose.BLOCK and leg.index % BLOCKS_TO_A_LINE != 1
 
 
 async def _follow(
@@ -264,11 +241,6 @@ def _is_finished(directory: Path, job: str) -> bool:
     return path.exists() and bool(json.loads(path.read_text())["finished"])
 
 
-def rounded_up(users: int) -> int:
-    """A public bound that does not tell how many users there are: the next power of two."""
-    return 1 << max(users - 1, 1).bit_length()
-
-
 def clear(world: World) -> None:
     """Make room for a new federation.
 
@@ -284,7 +256,7 @@ def clear(world: World) -> None:
             where=str(world.root),
             remedy="name another --out",
         )
-    for part in ("coordinator", "silos"):
+    for part in ("coordinator", "silos", "recording"):
         shutil.rmtree(world.root / part, ignore_errors=True)
     for path in world.root.glob("*.*"):
         path.unlink()

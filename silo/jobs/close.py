@@ -13,6 +13,7 @@ from policies.files import write_atomically
 from policies.signing import SignatureError
 from privacy.errors import BudgetExceededError
 from privacy.ledger import records
+from silo.jobs import legs
 from silo.jobs.context import JobContext
 from silo.jobs.model import leave_usable_model, write_model
 from silo.jobs.records import charge_what_left
@@ -26,7 +27,11 @@ async def head(context: JobContext) -> Envelope:
     if stored := context.said(PostKind.HEAD):
         return stored
     charge_what_left(context)
-    await write_model(context)
+    if context.state.plan.is_vertical:
+        with durable(Step.MODEL_WRITTEN):
+            await legs.conclude(context)
+    else:
+        await write_model(context)
     with durable(Step.REST_RELEASED):
         context.site.ledger.release_rest(context.job)
     current = context.site.ledger.head()
@@ -55,7 +60,7 @@ async def finish(context: JobContext) -> None:
     """
     site, job = context.site, context.job
     if job in site.ledger.state().jobs:
-        if _is_charged(context):
+        if _is_charged(context) and not context.state.plan.is_vertical:
             await leave_usable_model(context)
         site.ledger.release_rest(job)
         receipts = _valid_receipts(context)

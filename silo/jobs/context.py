@@ -10,8 +10,8 @@ from federation.messages import Body, Envelope, Ephemeral, PostKind
 from federation.rounds import JobState
 from federation.steps import Step, durable
 from federation.transport.base import Connection
-from policies.decision import Authorization
-from policies.price import RoundShape
+from policies.decisions.decision import Authorization
+from policies.plans.price import RoundShape
 from privacy.agreement import EphemeralKey, Purpose, pair_key
 from privacy.errors import ProtocolError
 from silo.release import announce

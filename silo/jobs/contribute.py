@@ -17,6 +17,7 @@ from privacy.agreement import EphemeralKey, Purpose, tag_key
 from privacy.ledger.ledger import Charge
 from silo.jobs.aggregates import bring_up_to_date
 from silo.jobs.context import JobContext
+from silo.jobs.legs import check_upload
 from silo.jobs.start import check_expiries, check_fingerprints, fetch_catalogue
 from silo.outbox import Contribution
 from silo.release import release_stream
@@ -139,7 +140,10 @@ async def protect(context: JobContext) -> Envelope:
 async def upload(context: JobContext) -> None:
     """Send the announced stream, from where the coordinator stands."""
     round_, attempt = context.at
-    charge_of(context)
+    if context.state.plan.is_vertical:
+        check_upload(context)
+    else:
+        charge_of(context)
     ref = BlobRef(job=context.job, kind=BlobKind.STREAM, round=round_, attempt=attempt, sender=context.me)
     with durable(Step.STREAM_UPLOADED):
         await context.connection.upload(ref, context.site.outbox.path(context.job, "stream", round_, attempt))

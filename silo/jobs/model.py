@@ -9,13 +9,13 @@ from federation.steps import Step, durable
 from policies.files import write_atomically
 from privacy.events import EventCount
 from silo.checkpoints import FILE_NAME as CHECKPOINT_FILE
+from silo.finished import MODEL_FILE
 from silo.jobs.aggregates import course_of, note_rebuilt, with_sums
 from silo.jobs.context import JOB_SECRETS, JobContext
 from silo.model_card import model_card
 from silo.session import NoNextStateError, SumMissingError
 from silo.tasks import ModelTask
 
-MODEL_FILE = "model.safetensors"
 CARD_FILE = "model-card.json"
 
 
@@ -55,7 +55,7 @@ async def _write(context: JobContext, rounds: int) -> None:
     for repair in await context.worker.catch_up(course):
         note_rebuilt(context, rounds, repair)
     model, checkpoint = context.directory / MODEL_FILE, context.directory / CHECKPOINT_FILE
-    events = _committed(context)
+    events = committed_events(context)
     task = ModelTask(
         course=course,
         model=model.with_name("model.part"),
@@ -78,7 +78,7 @@ async def _write(context: JobContext, rounds: int) -> None:
         task.model.replace(model)
 
 
-def _committed(context: JobContext) -> tuple[EventCount, ...]:
+def committed_events(context: JobContext) -> tuple[EventCount, ...]:
     """What this silo's ledger has charged for the job."""
     allowances = context.site.ledger.state().jobs[context.job].allowances
     return tuple(EventCount(item.event, item.committed) for item in allowances if item.committed)

@@ -21,14 +21,18 @@ from federation.messages import (
     PostKind,
 )
 from federation.steps import Step, durable
-from policies.decision import Authorization, PolicyDeniedError, Reason, authorize, reauthorize
+from policies.decisions.decision import Authorization, PolicyDeniedError, Reason, authorize, reauthorize
 from policies.trust import require_unexpired
-from privacy.agreement import EphemeralKey, Purpose, key_fingerprint, require_equal, unwrap, wrap
-from privacy.errors import BudgetExceededError, DataError, ProtocolError, UsageError
+from privacy.agreement import EphemeralKey, Purpose, WrapError, key_fingerprint, require_equal, unwrap, wrap
+from privacy.errors import ArchipelError, BudgetExceededError, DataError, ProtocolError, UsageError
 from silo.checkpoints import CheckpointMissingError
 from silo.data.catalogue import MAX_CATALOGUE_BYTES, Catalogue
+from silo.extras import MissingExtraError
 from silo.jobs.context import GROUP_KEY_BYTES, JOB_SECRETS, START_KEY, JobContext
+from silo.language.files import TextEncoderError
+from silo.language.store import TextEncoderMissingError
 from silo.release import refuse
+from silo.rows import ItemListError
 from silo.site import JobRecordLostError
 from silo.tasks import PrepareTask
 
@@ -82,6 +86,7 @@ def _authorise(context: JobContext) -> Authorization:
         proposer=state.proposer,
         hold=law.hold,
         rosters=site.rosters(policy, accounts),
+        recent_alignments=site.recent_alignments(state.plan),
     )
     with durable(Step.TERMS_STORED):
         site.remember_job(context.job, state.plan, policy)
@@ -108,6 +113,8 @@ async def _check_model(context: JobContext) -> None:
         await _prepare(context)
     except UsageError as error:
         raise PolicyDeniedError((_untrainable(error),)) from error
+    except (ItemListError, TextEncoderError, TextEncoderMissingError, MissingExtraError) as error:
+        raise PolicyDeniedError((_no_own_items(error),)) from error
     except DataError as error:
         if wanted is None:
             raise
@@ -122,12 +129,19 @@ async def _check_model(context: JobContext) -> None:
 
 async def _prepare(context: JobContext) -> None:
     await fetch_catalogue(context)
+    if context.state.plan.is_vertical:
+        return  # nothing is built before people are aligned
     await context.worker.prepare(PrepareTask(context.site.directory, context.directory, context.state.plan))
 
 
 def _untrainable(error: UsageError) -> Reason:
     remedy = "propose another model, or a catalogue of which more is public"
     return Reason("model_untrainable", "model", error.message, "a model that learns from its users", remedy)
+
+
+def _no_own_items(error: ArchipelError) -> Reason:
+    remedy = "take the remedy of this code at that silo (docs/reference-errors.md)"
+    return Reason(error.code, "catalogue", error.message, "an item list and a text encoder", remedy)
 
 
 def _stale(submitted: datetime) -> Reason:
@@ -188,22 +202,23 @@ async def start(context: JobContext) -> Envelope:
     if outbox.secret(context.job, START_KEY) is None:
         with durable(Step.START_KEY_STORED):
             outbox.store_secret(context.job, START_KEY, EphemeralKey.generate().private_bytes())
-    key = EphemeralKey.from_bytes(_start_key(context))
+    key = EphemeralKey.from_bytes(start_key(context))
     return context.say(context.ephemeral_body(key, os.urandom(32)), Step.START_STORED)
 
 
 async def wrap_keys(context: JobContext) -> Envelope:
-    """The leader makes the job's BFV key and group key and seals them to each other silo."""
+    """The leader makes the job's keys and seals them to each other silo; a vertical job has no BFV key."""
     if stored := context.said(PostKind.KEYS):
         return stored
     check_expiries(context)
     outbox = context.site.outbox
     if outbox.secret(context.job, JOB_SECRETS) is None:
-        secret = await context.worker.make_secret_key()
+        is_vertical = context.state.plan.is_vertical
+        secret = b"" if is_vertical else await context.worker.make_secret_key()
         with durable(Step.SECRETS_STORED):
             outbox.store_secret(context.job, JOB_SECRETS, secret + os.urandom(GROUP_KEY_BYTES))
     secrets = b"".join(context.secrets())
-    keys = context.pair_keys(_start_key(context), Purpose.WRAP)
+    keys = context.pair_keys(start_key(context), Purpose.WRAP)
     wrapped = {
         peer: base64.b64encode(wrap(key, secrets, _wrap_context(context, peer))).decode()
         for peer, key in keys.items()
@@ -216,7 +231,7 @@ async def fingerprint(context: JobContext) -> Envelope:
     if stored := context.said(PostKind.FINGERPRINT):
         return stored
     check_expiries(context)
-    private = _start_key(context)
+    private = start_key(context)
     if context.me != context.state.leader:
         posted = context.state.post(PostKind.KEYS, context.state.leader)
         if posted is None:
@@ -224,11 +239,23 @@ async def fingerprint(context: JobContext) -> Envelope:
         wrapped = base64.b64decode(posted.content(Keys).wrapped[context.me])
         key = context.pair_keys(private, Purpose.WRAP)[context.state.leader]
         secrets = unwrap(key, wrapped, _wrap_context(context, context.me))
-        await context.worker.check_secret_key(secrets[:-GROUP_KEY_BYTES])
+        await _check_secrets(context, secrets)
         with durable(Step.SECRETS_STORED):
             context.site.outbox.store_secret(context.job, JOB_SECRETS, secrets)
     macs = {peer: mac.hex() for peer, mac in _fingerprints(context, sender=context.me).items()}
     return context.say(Fingerprint(macs=macs), Step.FINGERPRINT_STORED)
+
+
+async def _check_secrets(context: JobContext, secrets: bytes) -> None:
+    """What the leader wrapped is what a job of this kind has.
+
+    Raises:
+        WrapError: a vertical job's secrets are not a group key alone.
+    """
+    if not context.state.plan.is_vertical:
+        await context.worker.check_secret_key(secrets[:-GROUP_KEY_BYTES])
+    elif len(secrets) != GROUP_KEY_BYTES:
+        raise WrapError("the leader wrapped something else than the job's group key")
 
 
 def check_fingerprints(context: JobContext) -> None:
@@ -237,7 +264,7 @@ def check_fingerprints(context: JobContext) -> None:
     Raises:
         DisagreementError: one holds others.
     """
-    keys = context.pair_keys(_start_key(context), Purpose.FINGERPRINT)
+    keys = context.pair_keys(start_key(context), Purpose.FINGERPRINT)
     secrets = b"".join(context.secrets())
     for post in context.state.roster_posts(PostKind.FINGERPRINT):
         if post.sender != context.me:
@@ -259,12 +286,17 @@ def check_expiries(context: JobContext) -> None:
 
 
 def _fingerprints(context: JobContext, *, sender: str) -> dict[str, bytes]:
-    keys = context.pair_keys(_start_key(context), Purpose.FINGERPRINT)
+    keys = context.pair_keys(start_key(context), Purpose.FINGERPRINT)
     secrets = b"".join(context.secrets())
     return {peer: key_fingerprint(key, context.job_id, sender, secrets) for peer, key in keys.items()}
 
 
-def _start_key(context: JobContext) -> bytes:
+def start_key(context: JobContext) -> bytes:
+    """The private key that this silo made for the job's start.
+
+    Raises:
+        JobRecordLostError: it is gone.
+    """
     private = context.site.outbox.secret(context.job, START_KEY)
     if private is None:
         raise JobRecordLostError("this silo has lost its job-start key")

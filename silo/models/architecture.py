@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
     from torch import Tensor, nn
 
-    from policies.plan import Plan, Section
+    from policies.plans.plan import Plan
+    from policies.sections import Section
     from silo.data.catalogue import Catalogue
-    from silo.models.recommender import Recommender
+    from silo.models.shipped import ShippedModel
 
 Vector = NDArray[np.float64]
 Weights: TypeAlias = dict[str, Vector]
@@ -48,9 +49,11 @@ class Architecture(ABC):
 
     Attributes:
         input_dropout: probability that an item of a history is hidden from the network, to be its target.
+        scored_places: how often all items are scored for one user in a step.
     """
 
     input_dropout: float = 0.0
+    scored_places: int = 1
 
     def __init__(self, plan: Plan, catalogue: Catalogue, popularity: Vector | None) -> None:
         self.plan = plan
@@ -73,8 +76,9 @@ class Architecture(ABC):
         """Tensors of some users, users first, each row a function of that user's two rows alone.
 
         Args:
-            inputs: users × items, 0/1: what the network sees.
-            targets: users × items, 0/1: what it should score highly.
+            inputs: users × items: 1 what the network sees, in order of time; 0 may be stored for what is
+                hidden from it (:func:`silo.models.session.hidden_apart`).
+            targets: users × items, likewise: what it should score highly.
         """
 
     @abstractmethod
@@ -82,5 +86,5 @@ class Architecture(ABC):
         """Loss of each user alone, shape (users,); constant for a user without a target."""
 
     @abstractmethod
-    def recommender(self, weights: Weights) -> Recommender:
+    def recommender(self, weights: Weights) -> ShippedModel:
         """Tables that score as the module with these weights does."""

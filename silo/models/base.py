@@ -4,7 +4,7 @@ A family splits learning into three steps, and only the first sees rows:
 
 * ``contribute``: one silo's rows → exact integers whose L2 sensitivity to one user is bounded by the round;
 * ``absorb``: the noised sum over all contributors → the next state (public to the members, post-processing);
-* ``finish``: the last state → the :class:`~silo.models.recommender.Recommender` that ships.
+* ``finish``: the last state → the :class:`~silo.models.shipped.ShippedModel`.
 
 ``absorb`` is deterministic, so every silo ends with the same state. Gradient families have one step more, for
 silos that walk alone between two sums: ``step_locally``. The worker noises what ``contribute`` gives, adds it
@@ -27,15 +27,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.price import weight_at
+from policies.plans.price import weight_at
 from privacy.errors import UsageError
 
 if TYPE_CHECKING:
-    from policies.plan import Plan
-    from policies.price import RoundShape
+    import scipy.sparse as sp
+
+    from policies.plans.plan import Plan
+    from policies.plans.price import RoundShape
     from silo.data.catalogue import Catalogue
     from silo.data.interactions import Interactions
-    from silo.models.recommender import Recommender
+    from silo.models.shipped import ShippedModel
 
 Integers = NDArray[np.int64]
 State = dict[str, NDArray[Any]]
@@ -134,6 +136,28 @@ class Family(ABC):
             max_silos_per_user`` in L2. Nothing else of a user's rows enters.
         """
 
+    def contribute_each(
+        self, interactions: Interactions, state: State, round_index: int, shape: RoundShape
+    ) -> sp.csr_array:
+        """What each user adds to ``contribute``; for audits, where every user's is wanted at once.
+
+        Args:
+            interactions: as ``contribute``.
+            state: likewise.
+            round_index: likewise.
+            shape: likewise.
+
+        Returns:
+            users × ``shape.values`` float64, before rounding where ``contribute`` rounds.
+        """
+        import scipy.sparse as sp
+
+        alone = (interactions.select([user]) for user in range(interactions.num_users))
+        sums = (self.contribute(one, state, round_index, shape) for one in alone)
+        rows = [sp.csr_array(each[None, :].astype(np.float64)) for each in sums]
+        table: sp.csr_array = sp.csr_array(sp.vstack(rows, format="csr"))
+        return table
+
     def step_locally(self, state: State, noised: Integers, shape: RoundShape) -> State:  # noqa: ARG002
         """Move this silo's own state by one noised step of its own.
 
@@ -165,7 +189,7 @@ class Family(ABC):
         """
 
     @abstractmethod
-    def finish(self, state: State) -> Recommender:
+    def finish(self, state: State) -> ShippedModel:
         """Post-process a state into the model that ships; a state between two rounds will do."""
 
     def checkpoint(self, state: State) -> State | None:  # noqa: ARG002
@@ -183,6 +207,8 @@ FAMILIES: Mapping[str, tuple[str, str]] = {
     "item-graph": ("silo.models.item_graph", "ItemGraph"),
     "linear": ("silo.models.linear", "Linear"),
     "autoencoder": ("silo.models.autoencoder", "Autoencoder"),
+    "language": ("silo.models.language", "Language"),
+    "sequence": ("silo.models.sequence.family", "Sequence"),
 }
 
 

@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,19 +54,28 @@ def public_basis(catalogue: Catalogue, width: int, row_scale: Vector | None = No
             out. Public, or noised and charged.
 
     Returns:
-        Items × ``width`` float64. Columns that the catalogue cannot fill are zero, at the end.
+        Items × ``width`` float64, read-only. Columns that the catalogue cannot fill are zero, at the end.
     """
-    scale = np.ones(len(catalogue)) if row_scale is None else row_scale
+    scale = np.ones(len(catalogue)) if row_scale is None else np.asarray(row_scale, dtype=np.float64)
+    return _public_basis(catalogue, width, scale.tobytes())
+
+
+@lru_cache(maxsize=4)
+def _public_basis(catalogue: Catalogue, width: int, scale_bytes: bytes) -> Matrix:
+    """The same, remembered: whoever plays several silos asks for each one's and gets the same."""
+    scale = np.frombuffer(scale_bytes, dtype=np.float64)
     attributes = catalogue.features() * scale[:, None]
     words = sp.csr_matrix(sp.diags_array(scale) @ word_table(catalogue))
     if attributes.shape[1] > width:
         norms = np.sqrt(np.maximum(catalogue.features().sum(1), 1.0))
         words = sp.csr_matrix(sp.hstack([attributes / norms[:, None], words]))
         attributes = attributes[:, :0]
-    known = _orthonormal(attributes[:, _independent(attributes)])
+    known = orthonormal(attributes[:, _independent(attributes)])
     found = _leading_directions(words, min(width, len(catalogue)) - known.shape[1], known)
     basis = np.hstack([known, found])
-    return np.pad(basis, ((0, 0), (0, width - basis.shape[1])))
+    padded = np.pad(basis, ((0, 0), (0, width - basis.shape[1])))
+    padded.setflags(write=False)
+    return padded
 
 
 def word_table(catalogue: Catalogue) -> sp.csr_matrix:
@@ -113,7 +123,7 @@ def _independent(table: Matrix) -> list[int]:
     return kept
 
 
-def _orthonormal(table: Matrix) -> Matrix:
+def orthonormal(table: Matrix) -> Matrix:
     """Gram-Schmidt of independent columns: the one orthonormal basis with a positive triangular factor."""
     q, r = np.linalg.qr(table)
     return q * np.where(np.diagonal(r) < 0, -1.0, 1.0)

@@ -30,7 +30,7 @@ from silo.models.gate import advantage
 from silo.models.recommender import Recommender
 
 if TYPE_CHECKING:
-    from policies.price import RoundShape
+    from policies.plans.price import RoundShape
     from silo.data.interactions import Interactions
 
 BLOCK_ITEMS = 256

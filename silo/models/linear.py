@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from policies.plan import LinearModel
+from policies.plans.models import LinearModel
 from silo.models.architecture import Architecture, Batch, Vector, Weights, section_of
 from silo.models.features import attribute_table
 from silo.models.recommender import Recommender
@@ -22,7 +22,7 @@ from silo.models.trainer import GradientFamily
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
-    from policies.plan import Plan
+    from policies.plans.plan import Plan
     from silo.data.catalogue import Catalogue
 
 
@@ -44,9 +44,9 @@ class LinearArchitecture(Architecture):
 
     @override
     def batch(self, inputs: sp.csr_matrix, targets: sp.csr_matrix) -> Batch:
-        shares = targets.toarray() / np.maximum(np.diff(targets.indptr), 1)[:, None]
-        means = (inputs @ self.features) / np.maximum(np.diff(inputs.indptr), 1)[:, None]
-        return torch.from_numpy(means), torch.from_numpy(shares)
+        shares = targets.toarray() / np.maximum(targets.sum(axis=1), 1)
+        means = (inputs @ self.features) / np.maximum(inputs.sum(axis=1), 1)
+        return torch.from_numpy(np.asarray(means)), torch.from_numpy(np.asarray(shares))
 
     @override
     def loss_per_user(self, model: nn.Module, *batch: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from silo.models.recommender import Recommender
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
-    from policies.price import RoundShape
+    from policies.plans.price import RoundShape
     from silo.data.interactions import Interactions
 
 

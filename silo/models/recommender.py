@@ -118,11 +118,7 @@ class Recommender:
             bits of a product round differently with the number of rows: where sensitivity counts, score
             one history a call.
         """
-        if histories.shape[1] != self.num_items:
-            raise DataError(
-                f"histories over {histories.shape[1]} items meet a model of {self.num_items}",
-                remedy="use the catalogue named in the plan that trained the model",
-            )
+        check_catalogue(histories, self.num_items)
         lengths = np.diff(histories.indptr)
         lengths = np.maximum(lengths, 1).astype(np.float32)[:, None]
         users: Floats = histories.astype(np.float32) @ self.left
@@ -188,6 +184,19 @@ class Recommender:
             )
         except ModelFileError as error:
             raise _refused(path, error.message) from error
+
+
+def check_catalogue(histories: sp.csr_matrix, num_items: int) -> None:
+    """Refuse histories over another catalogue than a model of ``num_items`` items.
+
+    Raises:
+        DataError: they are.
+    """
+    if histories.shape[1] != num_items:
+        raise DataError(
+            f"histories over {histories.shape[1]} items meet a model of {num_items}",
+            remedy="use the catalogue named in the plan that trained the model",
+        )
 
 
 def _refused(path: Path, reason: str) -> ModelFileError:

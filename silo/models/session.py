@@ -18,7 +18,7 @@ from silo.models.architecture import Architecture, Batch, Weights
 from silo.models.features import public_uniform
 
 SCORES_AT_ONCE = 1 << 22
-"""Users × items whose scores are held at a time."""
+"""Users × places × items whose scores are held at a time."""
 CACHED_BYTES = 1 << 28
 _SELF_TEST_USERS = 3
 _SELF_TEST_SEED = 3
@@ -65,13 +65,23 @@ class TrainingSession:
             total += self._gradients.clipped_sum(*batch)
         return total
 
+    def clipped_rows(self, interactions: Interactions) -> NDArray[np.float64]:
+        """What each user adds to :meth:`clipped_sum`: users × values, without dropout.
+
+        Raises:
+            PerUserGradientError: the self-test failed.
+        """
+        self.self_test()
+        histories = interactions.histories()  # beside the batches that are kept for training
+        return self._gradients.clipped_rows(*self.architecture.batch(histories, histories))
+
     def mean_loss(self, interactions: Interactions) -> float | None:
         """Mean loss of the users with a history, without dropout; None if there are none."""
-        histories = interactions.matrix()
+        histories = interactions.histories()
         num_users = int(np.count_nonzero(np.diff(histories.indptr)))
         if not num_users:
             return None
-        total, at_once = 0.0, max(1, SCORES_AT_ONCE // interactions.num_items)
+        total, at_once = 0.0, self._users_at_once(interactions)
         with torch.no_grad():
             for start in range(0, interactions.num_users, at_once):
                 part = histories[start : start + at_once]  # beside the batches that are kept for training
@@ -108,8 +118,8 @@ class TrainingSession:
         self, interactions: Interactions, users: NDArray[np.int64], dropout: float
     ) -> Iterator[Batch]:
         if interactions is not self._rows:
-            self._rows, self._histories, self._whole = interactions, interactions.matrix(), None
-        at_once = max(1, SCORES_AT_ONCE // interactions.num_items)
+            self._rows, self._histories, self._whole = interactions, interactions.histories(), None
+        at_once = self._users_at_once(interactions)
         if not dropout and self._whole is None:
             self._whole = self._cached(at_once)
         for start in range(0, len(users), at_once):
@@ -118,6 +128,9 @@ class TrainingSession:
                 yield tuple(tensor[chosen] for tensor in self._whole)
             else:
                 yield self.architecture.batch(*hidden_apart(self._histories[chosen], dropout))
+
+    def _users_at_once(self, interactions: Interactions) -> int:
+        return max(1, SCORES_AT_ONCE // (interactions.num_items * self.architecture.scored_places))
 
     def _cached(self, at_once: int) -> Batch | None:
         """Everybody's batch, if it is small enough to keep."""
@@ -148,15 +161,15 @@ def hidden_apart(histories: sp.csr_matrix, dropout: float) -> tuple[sp.csr_matri
     private as the rows, and a public seed would tell what a gradient was computed from.
 
     Returns:
-        ``inputs``, ``targets``: users × items, 0/1.
+        ``inputs``, ``targets``: users × items. Both hold all items of a history at the same places, in its
+        order, as 1 where they are the network's input or its target, as 0 elsewhere.
     """
     if not dropout:
         return histories, histories
     hidden = WordSource.from_os().words(histories.nnz) < np.uint64(floor(ldexp(dropout, WORD_BITS)))
-    users = np.repeat(np.arange(histories.shape[0]), np.diff(histories.indptr))
 
     def only(chosen: NDArray[np.bool_]) -> sp.csr_matrix:
-        places = (users[chosen], histories.indices[chosen])
-        return sp.csr_matrix((histories.data[chosen], places), shape=histories.shape)
+        parts = (np.where(chosen, histories.data, 0.0), histories.indices, histories.indptr)
+        return sp.csr_matrix(parts, shape=histories.shape)
 
     return only(~hidden), only(hidden)

@@ -12,12 +12,13 @@ that.
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
+import scipy.sparse as sp
 from typing_extensions import override
 
-from policies.price import popularity_shape
+from policies.plans.price import popularity_shape
 from privacy.errors import DataError, UsageError
 from privacy.sampling import poisson_sample
 from silo.models.architecture import Architecture, Vector, Weights
@@ -26,11 +27,11 @@ from silo.models.popularity import weighted_counts
 from silo.models.session import TrainingSession
 
 if TYPE_CHECKING:
-    from policies.plan import Plan
-    from policies.price import RoundShape
+    from policies.plans.plan import Plan
+    from policies.plans.price import RoundShape
     from silo.data.catalogue import Catalogue
     from silo.data.interactions import Interactions
-    from silo.models.recommender import Recommender
+    from silo.models.shipped import ShippedModel
 
 FIRST_MOMENT_DECAY = 0.9
 ADAM_FLOOR = 1e-8
@@ -39,6 +40,18 @@ MAX_WEIGHT = 100.0
 """A training that leads beyond this has diverged. From some 10,000 on gradients lose so many digits that the
 check of one user a step would trip for some users and not for others, in view of everybody."""
 CATALOGUE = "catalogue_sha256"
+
+
+class NoisedStep(Protocol):
+    """What the trainer has to know of a step's sum: a secure sum's shape says it, or a silo's own step."""
+
+    @property
+    def purpose(self) -> str:
+        """What is summed."""
+
+    @property
+    def grid(self) -> int:
+        """Integer units per ``max_grad_norm``."""
 
 
 class TrainingDivergedError(DataError):
@@ -87,7 +100,7 @@ class GradientFamily(Family):
         self.expected_batch_size: float = training.expected_batch_size
         self.learning_rate: float = training.learning_rate
         self._popularity_shape = popularity_shape(plan)
-        initial = self.architecture(plan, catalogue, None).initial_weights()
+        initial = self.make_architecture(None).initial_weights()
         self._shapes = {name: values.shape for name, values in initial.items()}
         if start is None and getattr(plan.model, "start_from", None) is not None:
             raise CheckpointError("the plan starts from a checkpoint that was not given", where="plan: model")
@@ -108,6 +121,15 @@ class GradientFamily(Family):
             state |= {"first_decay": np.array(1.0), "second_decay": np.array(1.0)}
         return state
 
+    @property
+    def space_sha256(self) -> str:
+        """What the inputs of the network mean, as a digest: weights belong to it and to no other."""
+        return self.catalogue.sha256
+
+    def make_architecture(self, popularity: Vector | None) -> Architecture:
+        """Build the network; one that needs more than plan and catalogue says so here."""
+        return self.architecture(self.plan, self.catalogue, popularity)
+
     # ── one silo ──
 
     @override
@@ -117,7 +139,7 @@ class GradientFamily(Family):
 
     @override
     def contribute(
-        self, interactions: Interactions, state: State, round_index: int, shape: RoundShape
+        self, interactions: Interactions, state: State, round_index: int, shape: NoisedStep
     ) -> Integers:
         """Sum the clipped gradients of this step's users, in grid units, rounded once.
 
@@ -132,6 +154,16 @@ class GradientFamily(Family):
         users = poisson_sample(interactions.num_users, self.plan.training.sample_rate)
         total = self._session_of(state).clipped_sum(interactions, users)
         return np.rint(total * (shape.grid / self.max_grad_norm)).astype(np.int64)
+
+    @override
+    def contribute_each(
+        self, interactions: Interactions, state: State, round_index: int, shape: RoundShape
+    ) -> sp.csr_array:
+        """Every user's clipped gradient in grid units: nobody is sampled, nothing is dropped."""
+        if shape.purpose == "popularity":
+            return super().contribute_each(interactions, state, round_index, shape)
+        rows = self._session_of(state).clipped_rows(interactions)
+        return sp.csr_array(rows * (shape.grid / self.max_grad_norm))
 
     @override
     def step_locally(self, state: State, noised: Integers, shape: RoundShape) -> State:
@@ -159,7 +191,7 @@ class GradientFamily(Family):
 
     @override
     def absorb(
-        self, state: State, sums: Integers, round_index: int, shape: RoundShape, contributors: int
+        self, state: State, sums: Integers, round_index: int, shape: NoisedStep, contributors: int
     ) -> State:
         """One optimiser step with the noised sum over the public divisor; or remember the noised counts.
 
@@ -182,18 +214,18 @@ class GradientFamily(Family):
         return state | moments | self._moved(state, rate * direction)
 
     @override
-    def finish(self, state: State) -> Recommender:
+    def finish(self, state: State) -> ShippedModel:
         """The network as tables."""
         return self._session_of(state).architecture.recommender(self._weights(state))
 
     @override
     def checkpoint(self, state: State) -> State:
-        """The weights, and which catalogue they were trained on: the same positions mean the same items."""
-        digest = np.frombuffer(bytes.fromhex(self.catalogue.sha256), dtype=np.uint8)
+        """The weights, and what their inputs were: the same positions have to mean the same."""
+        digest = np.frombuffer(bytes.fromhex(self.space_sha256), dtype=np.uint8)
         weights: State = {name: values.copy() for name, values in self._weights(state).items()}
         return weights | {CATALOGUE: digest.copy()}
 
-    def _gradient(self, sums: Integers, shape: RoundShape, divisor: float) -> Vector:
+    def _gradient(self, sums: Integers, shape: NoisedStep, divisor: float) -> Vector:
         if len(sums) != self.num_weights:
             raise DataError(
                 f"an aggregate of {len(sums)} values is no gradient of {self.num_weights} weights"
@@ -249,7 +281,7 @@ class GradientFamily(Family):
         """The kept session, with the state's weights; another one once popularity has become known."""
         key = state["popularity"].tobytes() if "popularity" in state else b""
         if self._session is None or self._session[0] != key:
-            made = self.architecture(self.plan, self.catalogue, self.popularity_of(state))
+            made = self.make_architecture(self.popularity_of(state))
             self._session = key, TrainingSession(made, self.max_grad_norm, self.plan.privacy.clipping)
         session = self._session[1]
         session.set_weights(self._weights(state))
@@ -269,8 +301,8 @@ class GradientFamily(Family):
             raise CheckpointError(
                 f"the checkpoint holds {_listed(found)}, this plan needs {_listed(expected)}", remedy=remedy
             )
-        if start[CATALOGUE].tobytes().hex() != self.catalogue.sha256:
-            raise CheckpointError("the checkpoint belongs to another catalogue", remedy=remedy)
+        if start[CATALOGUE].tobytes().hex() != self.space_sha256:
+            raise CheckpointError("the checkpoint belongs to another catalogue or encoder", remedy=remedy)
         if not all(_is_usable(start[name]) for name in self._shapes):
             raise CheckpointError(f"the checkpoint holds a weight beyond {MAX_WEIGHT:g}", remedy=remedy)
         return {name: start[name].copy() for name in self._shapes}

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from policies.plan import AutoencoderModel, Plan
-from policies.price import RoundShape, training_shape
+from policies.plans.models import AutoencoderModel, LanguageModel, SequenceModel
+from policies.plans.plan import Plan
+from policies.plans.price import RoundShape, training_shape
 from privacy.packing import SLOTS_PER_FRAME, Layout
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def probe(plan: Plan, catalogue: Catalogue) -> Probe:
 
     shape, n = training_shape(plan), plan.num_silos
     people = max(1, round((plan.training.expected_batch_size or plan.max_users_per_silo) / n))
-    interactions = min(plan.max_interactions_per_user, plan.catalogue.items)
+    interactions = min(plan.max_interactions_per_user, len(catalogue))
     family = get_family(plan)(_of_everybody(plan), catalogue)
     nothing, round_index = np.zeros(shape.values, dtype=np.int64), 0 if plan.popularity is None else 1
 
@@ -97,6 +98,25 @@ def probe(plan: Plan, catalogue: Catalogue) -> Probe:
         sum_seconds=_seconds_of_sum(shape),
         rounds=plan.training.rounds,
     )
+
+
+def items_to_probe(directory: Path, plan: Plan) -> Catalogue:
+    """Return the plan's items; where each silo ranks its own, the reference's at made-up places.
+
+    Raises:
+        DataError: the plan's list is not in ``catalogues/``.
+    """
+    from silo.data.catalogue import Catalogue
+    from silo.language.space import PlacedCatalogue
+    from silo.models.features import public_uniform
+    from silo.rows import plan_catalogue
+
+    if not isinstance(plan.model, LanguageModel):
+        return plan_catalogue(directory, plan)
+    sha256, width = plan.catalogue.sha256, plan.model.dimensions
+    items = Catalogue.load(directory / "catalogues" / f"{sha256}.jsonl", sha256).items
+    places = public_uniform(_SEED, len(items) * width).reshape(-1, width)
+    return PlacedCatalogue(items, places, sha256)
 
 
 def made_up_people(number: int, interactions: int, catalogue: Catalogue) -> Interactions:
@@ -118,7 +138,7 @@ def made_up_people(number: int, interactions: int, catalogue: Catalogue) -> Inte
 def _of_everybody(plan: Plan) -> Plan:
     """Return the plan without coins, and from the public seed: a checkpoint changes no time."""
     model = plan.model
-    if isinstance(model, AutoencoderModel):
+    if isinstance(model, AutoencoderModel | LanguageModel | SequenceModel):
         model = model.model_copy(update={"start_from": None})
     training = plan.training.model_copy(update={"sample_rate": 1.0})
     return plan.model_copy(update={"training": training, "model": model})

@@ -7,19 +7,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from policies.decision import PolicyDeniedError, authorize
+from policies.decisions.decision import PolicyDeniedError, authorize
+from policies.decisions.meet import meet, refusals
 from policies.files import load_yaml
-from policies.meet import meet, refusals
-from policies.plan import Plan
-from policies.plan_summary import summarise, sums_in_words
-from policies.price import forecast_bytes, training_shape
-from policies.prospects import milestones, need_of, noise_for, rounds_affordable, rounds_for
+from policies.plans.plan import Plan
+from policies.plans.price import forecast_bytes, training_shape
+from policies.plans.prospects import milestones, need_of, noise_for, rounds_affordable, rounds_for
+from policies.plans.summary import summarise, sums_in_words
 from policies.requirements import read_requirements
 from policies.silo_policy import SiloPolicy
 from privacy.accounting import UnsupportedEventError
 from privacy.errors import ArchipelError, BudgetExceededError
 from privacy.events import EventCount
 from privacy.ledger.state import AccountStatus
+from silo.forecasts.vertical import forecast_vertical
 from silo.law import Law
 from silo.site import Site
 
@@ -31,7 +32,7 @@ class Questions:
     Attributes:
         for_epsilon: which noise would the plan need to cost this?
         rounds_for_epsilon: how many training rounds would cost this, with the noise it has?
-        is_timed: how long does a trained plan take this machine? Takes seconds to find out.
+        is_timed: how long does a trained or vertical plan take this machine? Takes seconds to find out.
         requirements: what other members published, as files or directories of them.
     """
 
@@ -55,13 +56,15 @@ def forecast_plan(directory: Path, path: Path, questions: Questions = Questions(
         OneSumError: rounds were asked of a plan that has none to choose.
     """
     plan = load_yaml(path, Plan)
-    found = _of_plan(plan) | _answers(plan, questions)
+    found = (summarise(plan) if plan.is_vertical else _of_plan(plan)) | _answers(plan, questions)
     with Site(directory) as site:
         law = site.law()
         policy = law.policy
         state = site.ledger_state(policy)
         found["verdict"] = _verdict(site, plan, law, state)
         found["members"] = _members(site, plan, questions.requirements)
+        if plan.is_vertical:
+            return found | forecast_vertical(plan, is_timed=questions.is_timed)
         found["rounds_affordable"] = _rounds_left(plan, _account(plan, policy, state.accounts))
     verified = 1.0 if found["rounds"] == 1 else policy.accepts.verify_sums
     found["traffic"] = asdict(forecast_bytes(plan, verify_sums=verified))
@@ -98,7 +101,7 @@ def _verdict(site: Site, plan: Plan, law: Law, state: Any) -> dict[str, Any]:
     try:
         authorize(
             plan, law.policy, state, site.now(), charter=site.charter, hold=law.hold,
-            rosters=site.rosters(law.policy, state),
+            rosters=site.rosters(law.policy, state), recent_alignments=site.recent_alignments(plan),
         )  # fmt: skip
     except PolicyDeniedError as denied:
         reasons = [asdict(reason) for reason in denied.reasons]
@@ -152,11 +155,10 @@ def _rounds_left(plan: Plan, account: AccountStatus | None) -> int | None:
 
 def _time(directory: Path, plan: Plan) -> dict[str, Any]:
     """Return what a probe found, or why there is none: a forecast needs no catalogue, a probe does."""
-    from silo.probe import probe
-    from silo.rows import plan_catalogue
+    from silo.forecasts.probe import items_to_probe, probe
 
     try:
-        taken = probe(plan, plan_catalogue(directory, plan))
+        taken = probe(plan, items_to_probe(directory, plan))
     except (ArchipelError, OSError) as error:
         return {"minutes": None, "why": str(error)}
     return asdict(taken) | {"minutes": taken.minutes, "round_seconds": taken.round_seconds, "why": None}

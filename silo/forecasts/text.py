@@ -7,9 +7,10 @@ from typing import Any
 
 from rich.table import Table
 
-from policies.plan_summary import byte_size, counted
+from policies.plans.summary import byte_size, counted
+from silo.forecasts.tables import duration, framed
+from silo.forecasts.vertical_text import describe_vertical
 
-_MINUTE_SECONDS = 60.0
 _NAMES_WIDTH = 20
 _BAR_LENGTH = 24
 
@@ -18,8 +19,10 @@ def describe(found: Mapping[str, Any]) -> list[object]:
     """Return what is to be printed, in order: a table for each question, then warnings and the verdict.
 
     Args:
-        found: what :func:`silo.forecast.forecast_plan` returned.
+        found: what :func:`silo.forecasts.forecast.forecast_plan` returned.
     """
+    if "description" in found:
+        return [*describe_vertical(found), *_verdict(found["verdict"]), *_members(found["members"])]
     tables = [
         _table("What it costs a person", _cost(found)),
         *([_on_the_way(found)] if len(found["milestones"]) > 1 else []),
@@ -36,19 +39,12 @@ def describe(found: Mapping[str, Any]) -> list[object]:
 
 
 def _table(title: str, rows: Iterator[tuple[str, str]]) -> Table:
-    table = _framed(title, show_header=False)
+    table = framed(title, show_header=False)
     table.add_column(no_wrap=True, min_width=_NAMES_WIDTH)
     table.add_column()
     for name, value in rows:
         table.add_row(name, value)
     return table
-
-
-def _framed(title: str, *, show_header: bool) -> Table:
-    return Table(
-        title=f"\n{title}", title_justify="left", title_style="bold", header_style="dim", box=None,
-        show_header=show_header, pad_edge=False,
-    )  # fmt: skip
 
 
 def _cost(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -72,7 +68,7 @@ def _placement(found: Mapping[str, Any]) -> str:
 
 
 def _on_the_way(found: Mapping[str, Any]) -> Table:
-    table = _framed("Epsilon on the way", show_header=True)
+    table = framed("Epsilon on the way", show_header=True)
     table.add_column("training done", no_wrap=True, min_width=_NAMES_WIDTH)
     table.add_column("rounds", justify="right")
     table.add_column("epsilon", justify="right")
@@ -126,7 +122,7 @@ def _effort(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         return
     yield (
         "computes",
-        f"about {_duration(taken['minutes'])} ({taken['round_seconds']:.2f} s a round), tried with made-up "
+        f"about {duration(taken['minutes'])} ({taken['round_seconds']:.2f} s a round), tried with made-up "
         f"people: {taken['people']:,} in a step, {taken['interactions']} interactions each",
     )
 
@@ -134,12 +130,6 @@ def _effort(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _bytes(num_bytes: int, rounds: int) -> str:
     in_all = byte_size(num_bytes)
     return in_all if rounds == 1 else f"{byte_size(num_bytes / rounds)} a round, {in_all} in all"
-
-
-def _duration(minutes: float) -> str:
-    if minutes < 1:
-        return f"{max(1, round(minutes * _MINUTE_SECONDS))} s"
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
 def _outcome(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -188,9 +178,9 @@ def _members(members: Mapping[str, Any] | None) -> Iterator[object]:
     if members["silent"]:
         yield f"Unknown, nothing published here: {', '.join(members['silent'])}."
     if members["meet"]:
-        table = _framed("What all of these would accept", show_header=True)
+        table = framed("What all of these would accept", show_header=True)
         for name in ("field", "this plan", "all accept", "asked by"):
-            table.add_column(name)
+            table.add_column(name, overflow="fold")
         for demand in members["meet"]:
             mark = (
                 "" if demand["met"] else "  <-" if demand["possible"] else "  <- no plan of this roster can"

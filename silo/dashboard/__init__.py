@@ -1,0 +1,1 @@
+"""A silo for its own people and their auditors: pages that only read."""

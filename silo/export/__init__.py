@@ -1,0 +1,1 @@
+"""Models as files for other programs, smaller where asked for, with what became of their quality."""

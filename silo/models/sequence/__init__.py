@@ -1,0 +1,1 @@
+"""Networks that read a history in its order; see ``trunk`` for what they share."""

@@ -1,0 +1,25 @@
+"""``lstm``: one state carried from place to place (Hochreiter & Schmidhuber, 1997)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from typing_extensions import override
+
+from privacy.dpsgd.recurrent import LSTM
+from silo.models.sequence.trunk import Trunk, TrunkSize
+
+
+class Lstm(Trunk):
+    """Layers of long short-term memory."""
+
+    def __init__(self, size: TrunkSize) -> None:
+        super().__init__(size)
+        self.layers = LSTM(size.width, size.width, size.layers, batch_first=True)
+        self.dropout = nn.Dropout(size.dropout)
+        self.last = nn.LayerNorm(size.width)
+
+    @override
+    def forward(self, vectors: Tensor, is_item: Tensor) -> Tensor:
+        states, _ = self.layers(vectors)
+        read: Tensor = self.last(self.dropout(states))
+        return read

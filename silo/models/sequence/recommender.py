@@ -1,0 +1,149 @@
+"""The model that a job of family ``sequence`` leaves: public features, a network, noised popularity."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from policies.plans.models import SequenceModel
+from silo.models.recommender import Floats, ModelFileError, check_catalogue
+from silo.models.sequence.network import HIDDEN, FeatureNetwork, set_weights
+from silo.models.sequence.trunk import NO_ITEM, newest_items
+from silo.tensor_files import TensorFileError, load_tables, save_tables
+
+KIND: Final = "archipel-sequence-recommender/v1"
+USERS_AT_ONCE: Final = 256
+_WEIGHTS: Final = "network."
+
+
+@dataclass(frozen=True, eq=False)
+class SequenceRecommender:
+    """Scores all items for what comes next after a history in order of time.
+
+    Attributes:
+        model: sizes of the network.
+        weights: of the network by name, float32.
+        features: items × features float32, public.
+        bias: (items,) float32, added to everybody's scores.
+        popularity: (items,) float32, what people without a history get.
+        metadata: what the file says about itself besides.
+        is_fallback: never.
+    """
+
+    model: SequenceModel
+    weights: Mapping[str, NDArray[Any]]
+    features: Floats
+    bias: Floats
+    popularity: Floats
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    is_fallback: bool = False
+
+    def __post_init__(self) -> None:
+        items = len(self.popularity)
+        expected: dict[str, tuple[int, ...]] = {
+            "features": (items, self.model.features), "bias": (items,), "popularity": (items,),
+        }  # fmt: skip
+        expected |= {
+            _WEIGHTS + name: tuple(parameter.shape)
+            for name, parameter in FeatureNetwork(self.model).named_parameters()
+        }
+        tables = self._tables()
+        if {name: table.shape for name, table in tables.items()} != expected:
+            raise ModelFileError("the tables are not those of the network that the file names")
+        for name, table in tables.items():
+            if table.dtype != np.float32 or not np.isfinite(table).all():
+                raise ModelFileError(f"table {name} is not float32, or holds a value that is not finite")
+
+    @property
+    def num_items(self) -> int:
+        """Items of the catalogue the model was made for."""
+        return len(self.popularity)
+
+    def falls_back(self, histories: sp.csr_matrix) -> NDArray[np.bool_]:
+        """Say which rows of ``histories`` (users × items) are ranked by popularity alone."""
+        is_empty: NDArray[np.bool_] = np.diff(histories.indptr) == 0
+        return is_empty
+
+    def scores(self, histories: sp.csr_matrix) -> Floats:
+        """Score all items, seen ones included: users × items in order of time in, users × items float32 out.
+
+        Raises:
+            DataError: histories over another catalogue.
+        """
+        check_catalogue(histories, self.num_items)
+        found = np.tile(self.popularity, (histories.shape[0], 1))
+        known = np.flatnonzero(~self.falls_back(histories))
+        items, asked = self._questions(histories[known])
+        with torch.no_grad():
+            for start in range(0, known.size, USERS_AT_ONCE):
+                part = slice(start, start + USERS_AT_ONCE)
+                read = self._network(torch.from_numpy(items[part]), torch.from_numpy(self.features)).numpy()
+                at = asked[part]
+                found[known[part]] = read[np.arange(at.size), at] @ self.features.T + self.bias
+        return found
+
+    def _questions(self, histories: sp.csr_matrix) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """What the network reads of each history, and the place where it says what comes next."""
+        places = self.model.places
+        if self._network.trunk.is_causal:
+            items = newest_items(histories, places)
+            return items, (items != NO_ITEM).sum(axis=1) - 1
+        items = np.pad(newest_items(histories, places - 1), ((0, 0), (0, 1)), constant_values=NO_ITEM)
+        after = (items != NO_ITEM).sum(axis=1)
+        items[np.arange(after.size), after] = HIDDEN
+        return items, after
+
+    @cached_property
+    def _network(self) -> FeatureNetwork:
+        network = FeatureNetwork(self.model).eval()
+        set_weights(network, dict(self.weights))
+        return network
+
+    def _tables(self) -> dict[str, NDArray[Any]]:
+        own = {"features": self.features, "bias": self.bias, "popularity": self.popularity}
+        return own | {_WEIGHTS + name: table for name, table in self.weights.items()}
+
+    def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+        """Write the model as safetensors; the same model gives the same bytes everywhere.
+
+        Args:
+            path: file to write; replaced when it exists.
+            metadata: more of what the file says about itself.
+        """
+        about = json.dumps({**self.metadata, **(metadata or {})}, sort_keys=True)
+        save_tables(path, KIND, self._tables(), {"model": self.model.model_dump_json(), "metadata": about})
+
+    @classmethod
+    def load(cls, path: Path) -> SequenceRecommender:
+        """Read a model file; what it holds is held against what it names.
+
+        Raises:
+            ModelFileError: truncated, not such a file, or tables that do not fit each other.
+        """
+        remedy = "fetch the model again from the job that wrote it"
+        try:
+            tables, about = load_tables(path, KIND)
+            model = SequenceModel.model_validate_json(about["model"])
+            weights = {
+                name.removeprefix(_WEIGHTS): table
+                for name, table in tables.items()
+                if name.startswith(_WEIGHTS)
+            }
+            features, bias, popularity = (tables[name] for name in ("features", "bias", "popularity"))
+            return cls(model, weights, features, bias, popularity, json.loads(about["metadata"]))
+        except (TensorFileError, ModelFileError) as error:
+            raise ModelFileError(error.message, where=str(path), remedy=remedy) from error
+        except (KeyError, ValidationError, ValueError) as error:
+            raise ModelFileError(
+                "the file does not say which network it holds", where=str(path), remedy=remedy
+            ) from error

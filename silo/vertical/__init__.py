@@ -1,0 +1,1 @@
+"""Different data about the same people: what only the silos of a vertical plan do."""

@@ -1,0 +1,1 @@
+"""One person in session: consent, the sealed question, and the list."""
