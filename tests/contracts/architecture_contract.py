@@ -12,7 +12,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
-from policies.price import RoundShape, schedule
+from policies.plans.price import RoundShape, schedule
 from privacy.dpsgd import PerUserGradientError
 from silo.models.architecture import Architecture, Batch
 from silo.models.base import Family, State
@@ -159,7 +159,9 @@ class ArchitectureContract(FamilyContract):
                 found[:, item] = -architecture.loss_per_user(module, *architecture.batch(histories, target))
         scores = family.finish(state).scores(histories).astype(np.float64)
         shipped = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
-        np.testing.assert_allclose(shipped, found, atol=1e-5)
+        # A network that reads an order asks for a seen item where it stands, in other words earlier.
+        unseen = histories.toarray() == 0
+        np.testing.assert_allclose(shipped[unseen], found[unseen], atol=1e-5)
 
     # ── state ────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from policies.canonical import canonical_bytes, digest, signed_bytes
-from policies.drafting import Draft, complete_plan
 from policies.files import read_signed, save_signatures, save_yaml
-from policies.plan import Plan
-from policies.price import reserved_events
+from policies.plans.drafting import Draft, complete_plan
+from policies.plans.plan import Plan
+from policies.plans.price import reserved_events
 from policies.signing import DetachedSignatures
 from policies.silo_policy import SiloPolicy
 from privacy.ledger.chain import ChainLog, Head

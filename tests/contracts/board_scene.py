@@ -41,8 +41,8 @@ from federation.messages import (
 )
 from federation.rounds import Close, Duty, JobState, Phase, SumStreams, advance, duty, pending, propose
 from policies.canonical import digest
-from policies.drafting import Draft, complete_plan
-from policies.plan import Plan
+from policies.plans.drafting import Draft, complete_plan
+from policies.plans.plan import Plan
 from policies.signing import PrivateKey
 
 HUB = "hub"

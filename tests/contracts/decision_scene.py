@@ -10,10 +10,10 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from policies.canonical import digest
-from policies.charter import Charter
-from policies.decision import Authorization, PolicyDeniedError, authorize
-from policies.drafting import Draft, complete_plan
-from policies.plan import Plan
+from policies.charters.charter import Charter
+from policies.decisions.decision import Authorization, PolicyDeniedError, authorize
+from policies.plans.drafting import Draft, complete_plan
+from policies.plans.plan import Plan
 from policies.signing import PrivateKey
 from policies.silo_policy import SiloPolicy
 from privacy.events import EventCount

@@ -10,13 +10,14 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
-from policies.plan import Plan
-from policies.price import RoundShape, schedule
+from policies.plans.plan import Plan
+from policies.plans.price import RoundShape, schedule
 from privacy.errors import DataError
 from silo.data.catalogue import Catalogue, CatalogueItem
 from silo.data.interactions import Interactions
 from silo.models.base import Family, State, get_family
-from silo.models.recommender import ModelFileError, Recommender
+from silo.models.recommender import ModelFileError
+from silo.models.shipped import ShippedModel, load_model
 
 NUM_ITEMS = 24
 NUM_USERS = 30
@@ -37,12 +38,12 @@ def make_catalogue(num_items: int = NUM_ITEMS) -> Catalogue:
 
 
 def make_interactions(histories: list[list[int]], catalogue: Catalogue) -> Interactions:
-    """Users u0, u1, … with these item indices."""
+    """Users u0, u1, … with these item indices, in this order."""
     frame = pl.DataFrame(
         {
             "user_index": [user for user, items in enumerate(histories) for _ in items],
             "item_index": [item for items in histories for item in items],
-            "timestamp": [None for items in histories for _ in items],
+            "timestamp": [at for items in histories for at, _ in enumerate(items)],
         },
         schema={"user_index": pl.Int64, "item_index": pl.Int64, "timestamp": pl.Int64},
     )
@@ -149,7 +150,7 @@ class FamilyContract:
             state = family.absorb(state, sums, round_index, shape, len(SILOS))
         return state
 
-    def finished(self, family: Family, seed: int = 0) -> Recommender:
+    def finished(self, family: Family, seed: int = 0) -> ShippedModel:
         return family.finish(self.trained(family, seed))
 
     def contribution(
@@ -171,6 +172,18 @@ class FamilyContract:
         first = self.contribution(family, shape, random_histories(1))
         second = self.contribution(family, shape, random_histories(1))
         np.testing.assert_array_equal(first, second)
+
+    def test_what_each_user_adds_sums_to_the_contribution(self, family: Family, shape: RoundShape) -> None:
+        histories = random_histories(2)
+        interactions = make_interactions(histories, family.catalogue)
+        round_index, state = schedule(family.plan).index(shape), self.untrained(family)
+        each = family.contribute_each(interactions, state, round_index, shape)
+        assert each.shape == (len(histories), shape.values)
+        np.testing.assert_allclose(
+            each.sum(axis=0), self.contribution(family, shape, histories), atol=0.5 + 1e-6 * shape.grid
+        )
+        norms = np.sqrt(each.multiply(each).sum(axis=1))
+        assert norms.max() <= family.plan.privacy.max_silos_per_user * shape.grid * (1 + 1e-9)
 
     @pytest.mark.parametrize("seed", range(5))
     def test_one_random_user_moves_the_sum_within_the_sensitivity(
@@ -262,7 +275,7 @@ class FamilyContract:
     def test_a_saved_model_scores_alike(self, family: Family, tmp_path: Path) -> None:
         model = self.finished(family)
         model.save(tmp_path / "model", {"plan": "p1"})
-        loaded = Recommender.load(tmp_path / "model")
+        loaded = load_model(tmp_path / "model")
         histories = make_interactions(random_histories(8), family.catalogue).matrix()
         np.testing.assert_array_equal(loaded.scores(histories), model.scores(histories))
         assert loaded.is_fallback == model.is_fallback
@@ -275,4 +288,4 @@ class FamilyContract:
         for broken in (b"", sound[:7], sound[:40], sound[:-1], sound + b"\0", b"\xff" * 8 + sound[8:]):
             path.write_bytes(broken)
             with pytest.raises(ModelFileError):
-                Recommender.load(path)
+                load_model(path)

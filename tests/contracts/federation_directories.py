@@ -11,10 +11,10 @@ from pathlib import Path
 from federation.identity import Party, make_party
 from federation.transport.handshake import Endpoint
 from federation.transport.tls import PinnedCertificates, TlsIdentity
-from policies.charter import Amendments, Charter
-from policies.drafting import Draft, complete_plan
+from policies.charters.charter import Amendments, Charter
 from policies.files import save_signatures, save_yaml
-from policies.plan import Plan
+from policies.plans.drafting import Draft, complete_plan
+from policies.plans.plan import Plan
 from policies.signing import DetachedSignatures
 
 SILOS = ("shop-a", "shop-b", "shop-c")

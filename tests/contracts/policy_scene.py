@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from policies.canonical import sha256_hex
 from policies.catalog import render_template
-from policies.charter import Administrators, Card, Charter
+from policies.charters.charter import Administrators, Card, Charter
 from policies.files import dump_yaml, save_card
 from policies.signing import DetachedSignatures, PrivateKey
 from policies.silo_policy import SiloPolicy

@@ -29,9 +29,9 @@ from federation.transport.base import Connection
 from federation.transport.connection import Patience
 from federation.transport.inprocess import Faults, connect_in_process
 from policies.catalog import render_template
-from policies.drafting import Draft, complete_plan
 from policies.files import save_yaml
-from policies.plan import Plan
+from policies.plans.drafting import Draft, complete_plan
+from policies.plans.plan import Plan
 from silo.agent import Agent
 from silo.data.catalogue import Catalogue, CatalogueItem
 from silo.joining import join
@@ -114,9 +114,13 @@ def make_small_federation(
     orders: tuple[float, ...] | None = None,
     budget_epsilon: float = 8.0,
     verify_sums: float = 1.0,
+    own_items: Callable[[str], Catalogue] | None = None,
     **draft: Any,
 ) -> SmallFederation:
-    """Parties, charter, data, signed policies and a plan; ``draft`` overrides the plan's fields."""
+    """Parties, charter, data, signed policies and a plan; ``draft`` overrides the plan's fields.
+
+    ``own_items`` gives each silo a list of its own, named in its policy, and rows over that.
+    """
     catalogue = small_catalogue(num_items)
     catalogue.save(root / "catalogues")
     parties = make_federation(root / "parties", silos=silos, port=free_port())
@@ -136,7 +140,8 @@ def make_small_federation(
     made = SmallFederation(root, parties, catalogue, plan)
     save_yaml(made.plan_path, plan)
     for seed, name in enumerate(silos):
-        made.rows[name] = small_rows(seed, catalogue)
+        items = catalogue if own_items is None else own_items(name)
+        made.rows[name] = small_rows(seed, items)
         made.table(name).parent.mkdir()
         made.rows[name].write_parquet(made.table(name))
         policy = render_template(
@@ -156,6 +161,10 @@ def make_small_federation(
             min_colluding_silos=1,
             verify_sums=verify_sums,
         )
+        if own_items is not None:
+            items.save(made.directory(name) / "catalogues")
+            listed = f"    item_list: catalogues/{items.sha256}.jsonl\n    columns:"
+            policy = policy.replace("    columns:", listed)
         (made.directory(name) / "policy.yaml").write_text(policy)
         join(made.directory(name), parties.hub.directory / "charter.yaml")
     return made

@@ -22,7 +22,18 @@ HOMES = {
     "opacus": ("privacy/dpsgd/",),
     "tenseal": ("privacy/encryption/",),
     "grpc": ("federation/transport/",),
-    "sqlite3": ("privacy/ledger/", "federation/store.py", "silo/outbox.py", "policies/console.py"),
+    "private_set_intersection": ("privacy/alignment/points.py",),
+    "sqlite3": (
+        "privacy/ledger/",
+        "federation/store.py",
+        "silo/outbox.py",
+        "silo/vertical/serving/consent.py",
+        "silo/vertical/merging/first.py",
+        "policies/console.py",
+        # The demo's recorder reads everybody's disks, and an attack edits copies of ledgers.
+        "silo/demo/recorder.py",
+        "silo/audit/attack/tampering.py",
+    ),
     "requests": (),
     "httpx": (),
     "pickle": (),
@@ -31,7 +42,7 @@ HOMES = {
     "shelve": (),
     "yaml": (),
 }
-KEY_SIDE = ("privacy.encryption.keyholder", "privacy.securesum")
+KEY_SIDE = ("privacy.encryption.keyholder", "privacy.encryption.crossmoments.label", "privacy.securesum")
 
 
 class Import(NamedTuple):

@@ -35,6 +35,7 @@ from privacy.errors import (
     ProtocolError,
     TrustError,
 )
+from privacy.questions import ANSWER_BYTES, QUESTION_BYTES
 
 QUICK = Patience(total_seconds=20.0, call_seconds=10.0, first_pause_seconds=0.01, max_pause_seconds=0.05)
 ONCE = Patience(total_seconds=0.0, call_seconds=10.0)
@@ -57,6 +58,8 @@ class MemoryService:
     callers: list[str] = field(default_factory=list)
     polled: asyncio.Event = field(default_factory=asyncio.Event)
     blobs: dict[str, Blob] = field(default_factory=dict)
+    questions: list[tuple[str, str, bytes]] = field(default_factory=list)
+    answers: dict[str, bytes] = field(default_factory=dict)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     def announce(self, ref: BlobRef, content: bytes, *, have: int = 0) -> None:
@@ -120,6 +123,23 @@ class MemoryService:
     async def read_blob(self, party: str, ref: BlobRef, offset: int, limit: int) -> bytes:
         self._called_by(party)
         return bytes(self._blob(ref).content[offset : offset + limit])
+
+    async def offer_of(self, party: str, silo: str) -> bytes:
+        self._called_by(party)
+        return f"an offer of {silo}".encode()
+
+    async def ask(self, party: str, silo: str, question: bytes, wait_seconds: float) -> bytes:
+        self._called_by(party)
+        self.questions.append(("ab" * 16, party, question))
+        return bytes(reversed(question))
+
+    async def listen(self, party: str, offer: bytes, wait_seconds: float) -> list[tuple[str, str, bytes]]:
+        self._called_by(party)
+        return self.questions
+
+    async def take_answer(self, party: str, ticket: str, answer: bytes) -> None:
+        self._called_by(party)
+        self.answers[ticket] = answer
 
     def _blob(self, ref: BlobRef) -> Blob:
         if ref.model_dump_json() not in self.blobs:
@@ -351,9 +371,28 @@ class TransportContract:
 
         asyncio.run(scenario())
 
+    def test_questions_and_answers_are_carried_byte_by_byte(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            service, question, answer = MemoryService(), some_bytes(QUESTION_BYTES), some_bytes(ANSWER_BYTES)
+            async with self.connected(service, tmp_path) as connection:
+                assert await connection.offer_of("shop-b") == b"an offer of shop-b"
+                assert await connection.ask("shop-b", question, 1.0) == bytes(reversed(question))
+                assert await connection.listen(b"offer", 0.0) == [("ab" * 16, "shop-a", question)]
+                await connection.answer("ab" * 16, answer)
+            assert service.answers == {"ab" * 16: answer}
+
+        asyncio.run(scenario())
+
     @pytest.mark.parametrize(
         ("method", "request_bytes"),
         [
+            (Method.OFFER, b'{"silo": "../shop-b"}'),
+            (Method.ASK, b'{"silo": "shop-b", "question": "!", "wait_seconds": 0}'),
+            (Method.ASK, b'{"silo": "shop-b", "question": "%s", "wait_seconds": 0}' % (b"AAAA" * 1000)),
+            (Method.ASK, b'{"silo": "shop-b", "question": "", "wait_seconds": 1e9}'),
+            (Method.LISTEN, b'{"offer": "%s", "wait_seconds": 0}' % (b"AAAA" * 1000)),
+            (Method.ANSWER, b'{"ticket": "x", "answer": ""}'),
+            (Method.ANSWER, b'{"ticket": "%s", "answer": "%s"}' % (b"ab" * 16, b"AAAA" * 1000)),
             (Method.POSTS, b"not json"),
             (Method.POSTS, b'{"after": -1, "wait_seconds": 0}'),
             (Method.POSTS, b'{"after": 0, "wait_seconds": 1e9}'),

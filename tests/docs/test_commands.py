@@ -45,7 +45,7 @@ def problem(words: list[str]) -> str | None:
     if inside(command) and rest and not rest[0].startswith("-"):
         return f"there is no command {rest[0]}"
     known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
-    unknown = [word for word in rest if re.fullmatch(r"--?[a-z][a-z-]*", word) and word not in known]
+    unknown = [word for word in rest if re.fullmatch(r"--?[a-z][a-z0-9-]*", word) and word not in known]
     return f"no option {unknown}" if unknown else None
 
 
@@ -74,7 +74,7 @@ def test_the_reference_names_every_command_and_every_option() -> None:
     missing = []
     for name, command in leaves(COMMAND):
         wanted = {parameter.opts[0] for parameter in command.params if parameter.param_type_name == "option"}
-        shown = set(re.findall(r"`(--?[a-z-]+)`", sections.get(name, "")))
+        shown = set(re.findall(r"`(--?[a-z][a-z0-9-]*)`", sections.get(name, "")))
         if name not in sections or wanted - {"--help"} != shown:
             missing.append((name, wanted ^ shown))
     assert missing == []

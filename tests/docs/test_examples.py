@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from policies.catalog import TEMPLATES
-from policies.decision import authorize
+from policies.decisions.decision import authorize
 from policies.files import load_yaml
-from policies.plan import Plan
-from policies.price import plan_epsilon
+from policies.plans.plan import Plan
+from policies.plans.price import plan_epsilon
 from policies.silo_policy import SiloPolicy
 from silo.config import load_config
 from tests.contracts.decision_scene import make_charter, make_ledger

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from silo.release import LOG_FIELDS
+from silo.declarations import LOG_FIELDS
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,9 +10,9 @@ from typing import Any, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from policies.charter import Card, Charter
+from policies.charters.charter import Card, Charter
 from policies.freezing import Freeze
-from policies.plan import Plan
+from policies.plans.plan import Plan
 from policies.requirements import PublishedRequirements
 from policies.silo_policy import SiloPolicy
 

@@ -15,9 +15,9 @@ from scipy.stats import chi2
 from federation.messages import PostKind
 from federation.rounds import JobState, Phase
 from federation.steps import Step
-from policies.drafting import Draft, complete_plan
-from policies.plan import Plan
-from policies.price import schedule
+from policies.plans.drafting import Draft, complete_plan
+from policies.plans.plan import Plan
+from policies.plans.price import schedule
 from privacy.events import GaussianEvent, SelfComposedEvent
 from silo.finished import load_finished
 from silo.metrics import METRIC_NAMES

@@ -19,10 +19,10 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from policies.charter import Charter
+from policies.charters.charter import Charter
 from policies.files import load_yaml
-from policies.plan import Plan
-from policies.price import reserved_events, schedule
+from policies.plans.plan import Plan
+from policies.plans.price import reserved_events, schedule
 from privacy.events import GaussianEvent
 from silo.demo import harness
 from silo.demo.dataset import DemoData, load_set, prepare

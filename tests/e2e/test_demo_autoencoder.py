@@ -15,8 +15,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from policies.files import load_yaml
-from policies.plan import Plan
-from policies.price import num_values, schedule
+from policies.plans.plan import Plan
+from policies.plans.price import num_values, schedule
 from privacy.events import GaussianEvent
 from silo.data.catalogue import Catalogue
 from silo.demo.harness import COLUMNS

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from federation.messages import PostKind
-from policies.price import num_values
+from policies.plans.price import num_values
 from privacy.events import PoissonSampledGaussianEvent
 from silo.evaluation import evaluate
 from silo.finished import load_finished

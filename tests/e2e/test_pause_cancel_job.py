@@ -14,8 +14,8 @@ from federation import client
 from federation.identity import Party
 from federation.rounds import JobState, Phase
 from federation.transport.base import Connection
-from policies.drafting import Draft, complete_plan
-from policies.price import plan_epsilon
+from policies.plans.drafting import Draft, complete_plan
+from policies.plans.price import plan_epsilon
 from silo.finished import load_finished
 from silo.site import Site
 from tests.contracts.small_federation import (

@@ -216,7 +216,7 @@ def test_a_flipped_bit_anywhere_is_refused_or_changes_nothing(honest: Path, tmp_
 
 def test_a_bundle_from_a_newer_version(honest: Path, tmp_path: Path) -> None:
     def age(_: Files, manifest: dict[str, Any]) -> None:
-        manifest["schema_version"] = 2
+        manifest["schema_version"] = 3
         manifest["something_new"] = True
 
     path = remade(honest, tmp_path / "b.zip", age)

@@ -18,10 +18,10 @@ from typer.testing import CliRunner, Result
 from cli import app
 from federation.identity import Party, make_party
 from policies.administration import name_administrators
-from policies.amendments import AmendmentError, lacking, trust_amendment
 from policies.canonical import digest
-from policies.charter import Charter
-from policies.charter_administration import adopt_charter, amend_charter
+from policies.charters.administration import adopt_charter, amend_charter
+from policies.charters.amendments import AmendmentError, lacking, trust_amendment
+from policies.charters.charter import Charter
 from policies.files import dump_yaml, load_charter, load_charters, load_yaml, save_signatures, save_yaml
 from policies.signing import DetachedSignatures, PrivateKey, SignatureError, ThresholdError
 from policies.trust import ExpiredError, RollbackError

@@ -153,8 +153,8 @@ def test_lengths_that_underflow_do_not_hide_a_gradient() -> None:
 
 
 def test_a_norm_that_is_measured_too_short_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = OuterProducts.norms
-    monkeypatch.setattr(OuterProducts, "norms", lambda self: measured(self) / 2)
+    measured = OuterProducts.norms.func
+    monkeypatch.setattr(OuterProducts, "norms", property(lambda self: measured(self) / 2))
     with pytest.raises(PerUserGradientError, match="longer than the clip norm"):
         PerUserGradients(made(), losses, 1e-3, mode="ghost").clipped_sum(*batch(10))
 

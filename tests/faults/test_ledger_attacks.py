@@ -17,7 +17,7 @@ import pytest
 from federation.identity import make_party
 from policies.canonical import digest
 from policies.files import save_yaml
-from policies.price import reserved_events
+from policies.plans.price import reserved_events
 from privacy.accounting import Spending
 from privacy.budget import ZcdpFilter
 from privacy.events import SAMPLER, GaussianEvent, PoissonSampledGaussianEvent

@@ -20,8 +20,8 @@ from typing_extensions import override
 
 from federation.messages import Ephemeral, PostKind, seal
 from federation.rounds import JobState, Phase, advance
-from policies.plan import Plan
-from policies.price import RoundShape, schedule
+from policies.plans.plan import Plan
+from policies.plans.price import RoundShape, schedule
 from privacy.errors import EquivocationError
 from privacy.noise import NoisedIntegers, NoiseError, NoiseShare, RandomnessReuseError
 from privacy.packing import PLAIN_MODULUS, Layout, LayoutError
@@ -99,6 +99,7 @@ def test_honest_silos_finish_and_pay(honest: tuple[LittleFederation, JobState]) 
     [
         sabotage.no_noise,
         sabotage.noise_of_another_generator,
+        sabotage.noise_that_is_not_rounded,
         sabotage.half_the_noise,
         sabotage.half_the_noise_and_says_so,
         sabotage.noise_of_fewer_shares,

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from policies.canonical import digest
-from policies.decision import Authorization, AuthorizationMismatchError, reauthorize
-from policies.plan import Plan
-from policies.plan_text import render_plan
-from policies.price import PlanImpossibleError, reserved_events, schedule
+from policies.decisions.decision import Authorization, AuthorizationMismatchError, reauthorize
+from policies.plans.plan import Plan
+from policies.plans.price import PlanImpossibleError, reserved_events, schedule
+from policies.plans.text import render_plan
 from policies.silo_policy import SiloPolicy
 from policies.validation import PolicyFileError, parse_yaml
 from privacy.errors import TrustError

@@ -8,7 +8,7 @@ from datetime import date, timedelta
 import pytest
 
 from policies.canonical import digest, signed_bytes
-from policies.charter import Charter
+from policies.charters.charter import Charter
 from policies.documents import MAX_FILE_BYTES, PolicyFileError
 from policies.files import dump_yaml
 from policies.signing import PrivateKey, SignatureError

@@ -12,7 +12,7 @@ import pytest
 
 from policies.canonical import digest
 from policies.files import save_yaml
-from policies.price import reserved_events
+from policies.plans.price import reserved_events
 from policies.silo_policy import SiloPolicy
 from privacy.ledger.chain import ChainLog, Head, read_entries
 from privacy.ledger.ledger import Ledger

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from policies.price import reserved_events
+from policies.plans.price import reserved_events
 from privacy.accounting import Spending, additive_delta_share, admit
 from privacy.budget import Budget, ZcdpFilter
 from privacy.errors import BudgetExceededError

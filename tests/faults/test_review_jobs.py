@@ -37,9 +37,9 @@ from federation.messages import (
 )
 from federation.rounds import Duty, JobState, Phase, advance, propose
 from policies.canonical import digest, signed_bytes
-from policies.drafting import Draft, complete_plan
 from policies.files import save_signatures, save_yaml
-from policies.plan import Plan
+from policies.plans.drafting import Draft, complete_plan
+from policies.plans.plan import Plan
 from policies.signing import DetachedSignatures
 from policies.silo_policy import SiloPolicy
 from privacy.agreement import EphemeralKey

@@ -17,9 +17,9 @@ from federation.absences import GIVE_UP_FACTOR, Patience
 from federation.messages import Denial, PostKind
 from federation.rounds import JobState, Phase, advance
 from policies.canonical import digest
-from policies.decision import authorize
-from policies.price import committed_events, schedule, spent_epsilon
-from policies.shapes import USERS_OF_FLOAT_ERROR
+from policies.decisions.decision import authorize
+from policies.plans.price import committed_events, schedule, spent_epsilon
+from policies.plans.shapes import USERS_OF_FLOAT_ERROR
 from privacy.dpsgd import USERS_AT_BASE_PRICE, PerUserGradients
 from privacy.dpsgd import gradients as gradients_module
 from privacy.errors import ArchipelError, DataError, UsageError

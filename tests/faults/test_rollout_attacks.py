@@ -15,7 +15,7 @@ import pytest
 
 from policies.administration import freeze_policy, sign_policy
 from policies.canonical import digest, sha256_hex, signed_bytes
-from policies.decision import PolicyDeniedError, authorize
+from policies.decisions.decision import PolicyDeniedError, authorize
 from policies.files import dump_yaml, load_yaml, save_signatures, save_yaml
 from policies.freezing import Freeze, trust_freeze
 from policies.signing import DetachedSignatures, PrivateKey, ThresholdError

@@ -11,8 +11,9 @@ import pytest
 
 from federation.absences import GIVE_UP_FACTOR, SHORTEST_WAIT_SECONDS, Patience
 from federation.client import Board
-from federation.coordinator import Coordinator, CoordinatorLimits
+from federation.coordinator import Coordinator
 from federation.messages import BlobKind, BlobRef, Envelope, PostKind
+from federation.quotas import CoordinatorLimits
 from federation.rounds import JobState, Phase, advance
 from federation.transport.inprocess import connect_in_process
 from privacy.encryption.frames import write_stream

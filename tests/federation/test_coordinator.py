@@ -10,8 +10,9 @@ import pytest
 
 from federation import coordinator as module
 from federation.client import Board, make_proposal
-from federation.coordinator import Coordinator, CoordinatorLimits
+from federation.coordinator import Coordinator
 from federation.messages import BlobKind, BlobRef, Cancel, proposal_id, seal
+from federation.quotas import CoordinatorLimits
 from federation.rounds import Phase
 from federation.transport.inprocess import connect_in_process
 from privacy.errors import ProtocolError, TrustError

@@ -11,7 +11,7 @@ from cryptography.x509.oid import NameOID
 
 from federation.identity import Party, PartyFilesError, make_party
 from federation.transport.tls import PinnedCertificates, TlsIdentity
-from policies.charter import check_certificate
+from policies.charters.charter import check_certificate
 from privacy.errors import ArchipelError, DataError, HostError, TrustError, UsageError
 from tests.contracts.federation_directories import make_federation
 

@@ -21,7 +21,7 @@ from federation.job_view import (
 )
 from federation.progress import Pace, epsilon_spent
 from federation.rounds import Duty, JobState, Phase, advance
-from policies.price import plan_epsilon
+from policies.plans.price import plan_epsilon
 from tests.contracts.board_scene import FOUR, HUB, Scene, patient_plan
 
 ROUNDS = 6
@@ -64,7 +64,7 @@ def test_a_job_of_many_rounds_is_shown_with_what_it_cost_and_who_is_away(scene: 
         "masks and encrypts",
         f"epsilon {about['epsilon_spent']:.3g} of 4 (delta 1e-06)",
         "11.0 kB contributed, 6.0 kB of sums",
-        "burned 1, 2 are paid for",
+        "burned 1 (d 1), 2 are paid for",
         "absent: d",
         "will pause before the next round",
         "about 2 min left",

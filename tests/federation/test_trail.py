@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from federation.bulletin import Bulletin
+from federation.quotas import CoordinatorLimits, RefusalMeter
 from federation.store import Store
 from federation.trail import ACCEPTED, REFUSED, Trail
 from policies.signing import PrivateKey
@@ -18,7 +19,13 @@ SCENE = Scene(scene_plan())
 
 def opened(directory: Path) -> tuple[Bulletin, Trail]:
     trail = Trail(directory, KEY)
-    bulletin = Bulletin(Store(directory), trail, HUB, lambda: datetime(2026, 1, 1, tzinfo=UTC))
+    bulletin = Bulletin(
+        Store(directory),
+        trail,
+        HUB,
+        lambda: datetime(2026, 1, 1, tzinfo=UTC),
+        meter=RefusalMeter(CoordinatorLimits()),
+    )
     bulletin.load()
     return bulletin, trail
 
@@ -72,7 +79,13 @@ class FullTrail(Trail):
 
 def test_a_trail_that_cannot_be_written_lags_and_stops_nobody(tmp_path: Path) -> None:
     trail = FullTrail(tmp_path, KEY)
-    bulletin = Bulletin(Store(tmp_path), trail, HUB, lambda: datetime(2026, 1, 1, tzinfo=UTC))
+    bulletin = Bulletin(
+        Store(tmp_path),
+        trail,
+        HUB,
+        lambda: datetime(2026, 1, 1, tzinfo=UTC),
+        meter=RefusalMeter(CoordinatorLimits()),
+    )
     bulletin.load()
     assert bulletin.publish(SCENE.start.job, SCENE.proposal) == (1, True)
     bulletin.refused("b", ProtocolError("no"))

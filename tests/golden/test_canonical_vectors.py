@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel
 
 from policies.canonical import canonical_bytes, digest, sha256_hex, signed_bytes
-from policies.charter import Card, Charter
-from policies.plan import Plan
+from policies.charters.charter import Card, Charter
+from policies.plans.plan import Plan
 from policies.signing import DetachedSignatures, PrivateKey, PublicKey, verify_threshold
 from policies.silo_policy import SiloPolicy
 from policies.validation import parse_yaml

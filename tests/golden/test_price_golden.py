@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from policies.canonical import digest
-from policies.plan import Plan
-from policies.price import RoundShape, reserved_events, schedule
+from policies.plans.plan import Plan
+from policies.plans.price import RoundShape, reserved_events, schedule
 
 VECTORS: list[dict[str, Any]] = json.loads((Path(__file__).parent / "price_vectors.json").read_text())
 

@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.administration import check_policy, sign_policy
+from policies.administration import check_policy, early_renewals, sign_policy
 from policies.canonical import digest
 from policies.catalog import TEMPLATES, render_template
-from policies.decision import PolicyDeniedError
+from policies.decisions.decision import PolicyDeniedError
+from policies.decisions.history import read_rosters
+from policies.decisions.reasons import reasons_against
 from policies.documents import PolicyFileError
 from policies.explain import explain_policy
 from policies.files import dump_yaml, save_yaml
-from policies.history import read_rosters
-from policies.price import reserved_events
-from policies.reasons import reasons_against
+from policies.plans.price import reserved_events
 from policies.silo_policy import SiloPolicy
 from policies.trust import RenewalTooEarlyError, trust_policy
 from privacy.accounting import Spending
@@ -75,6 +75,12 @@ def with_jobs(policy: SiloPolicy, *jobs: tuple[str, bool]) -> LedgerState:
 
 
 class TestRenewals:
+    def test_a_renewal_before_its_day_is_said_when_it_is_checked(self):
+        assert early_renewals(renewed(1), NOW) == []
+        (said,) = early_renewals(renewed(2), NOW)
+        assert "budgets.customers.renewed: the renewal of 2026-09-01 is taken before its day" in said
+        assert early_renewals(renewed(2), datetime(2026, 9, 1, tzinfo=UTC)) == []
+
     @pytest.mark.parametrize(("number", "total"), [(0, 8.0), (1, 10.0), (2, 11.0)])
     def test_the_ledger_gets_what_was_taken(self, number, total):
         assert renewed(number).budgets["customers"].to_budget().epsilon == total
@@ -217,12 +223,68 @@ class TestPartners:
         assert read_rosters(tmp_path, jobs) == {"a" * 32: SILOS[:3]}
 
 
+class TestPartnersOfSeveralPopulations:
+    """Each population has its own promise: a cap counts the jobs of its own people, and no others."""
+
+    NEWS = CHEAP.model_copy(update={"purpose": "news"})
+
+    @pytest.fixture
+    def policy(self) -> SiloPolicy:
+        """Customers may be asked by shop-b for 2.5, by shop-c for 9; readers by shop-b for 3.5."""
+        base = make_policy().model_dump(mode="json", exclude_unset=True)
+        reading = base["datasets"]["purchases"] | {"population": "readers"}
+        budget = base["budgets"]["customers"]
+        return altered(make_policy(), {
+            "datasets.reading": reading,
+            "accepts.purposes": {"product-recommendation": "purchases", "news": "reading"},
+            "budgets.customers": budget | {"max_epsilon_with": {"shop-b": 2.5, "shop-c": 9.0}},
+            "budgets.readers": budget | {"max_epsilon_with": {"shop-b": 3.5}},
+        })  # type: ignore[no-any-return]  # fmt: skip
+
+    def after(self, policy: SiloPolicy, *jobs: tuple[str, str]) -> LedgerState:
+        """Jobs of epsilon 2 each, done: their name and their population."""
+        state, events = make_ledger(policy), reserved_events(CHEAP)
+        done = tuple(Allowance(event, count, count) for event, count in events)
+        statuses = {
+            name: JobStatus(
+                job=name, account=account, dataset="any", plan_sha256=digest(CHEAP), open=False,
+                policy_sha256=digest(policy), requested_by="shop-b", seq=number, allowances=done,
+            )
+            for number, (name, account) in enumerate(jobs, start=1)
+        }  # fmt: skip
+        return LedgerState(state.accounts, statuses)
+
+    def test_jobs_of_one_population_leave_the_others_cap_alone(self, policy):
+        state, rosters = self.after(policy, ("1", "customers")), {"1": SILOS[:3]}
+        assert refused(state, policy, rosters, CHEAP)
+        assert not refused(state, policy, rosters, self.NEWS)
+
+    def test_each_cap_is_its_own(self, policy):
+        rosters = {"1": SILOS[:3], "2": SILOS[:3]}
+        state = self.after(policy, ("1", "readers"))
+        assert not refused(state, policy, rosters, self.NEWS)
+        assert not refused(state, policy, rosters, CHEAP)
+        state = self.after(policy, ("1", "readers"), ("2", "readers"))
+        (reason,) = reasons_against(self.NEWS, policy, state, NOW, charter=CHARTER, rosters=rosters)
+        assert reason.allowed == "epsilon 3.5 for all jobs with shop-b"
+        assert not refused(state, policy, rosters, CHEAP)
+
+    def test_a_job_whose_plan_was_lost_counts_in_its_own_population_only(self, policy):
+        state = self.after(policy, ("1", "readers"), ("2", "readers"))
+        assert refused(state, policy, {}, self.NEWS)
+        assert not refused(state, policy, {}, CHEAP)
+
+    def test_each_is_explained_for_its_own_people(self, policy):
+        words = said(policy)
+        assert "All plans with shop-b together may cost each of the customers at most epsilon 2.5" in words
+        assert "All plans with shop-b together may cost each of the readers at most epsilon 3.5" in words
+
+
 class TestNothingThatDoesNothing:
     @pytest.mark.parametrize(
         ("text", "field"),
         [
-            ("alignment: {capacity: 2000, min_intersection: 100, max_runs_per_30_days: 2}", "alignment"),
-            ("serving: {mode: consented_session}", "serving.mode"),
+            ("serving: {mode: dp_release}", "serving.mode"),
         ],
     )
     def test_a_field_that_nothing_holds_to_is_not_signed(self, tmp_path, text, field):
@@ -231,15 +293,19 @@ class TestNothingThatDoesNothing:
         silo = tmp_path / "shop-b"
         path = silo / "policy.yaml"
         path.write_text(path.read_text().replace("serving: {mode: own_features_only}\n", "") + text + "\n")
-        assert [item.field for item in check_policy(silo, NOW).problems] == [field]
-        with pytest.raises(PolicyFileError, match="no vertical plans"):
+        (problem,) = check_policy(silo, NOW).problems
+        assert problem.field == field
+        assert "a plan of the family private-encoder releases" in str(problem)
+        with pytest.raises(PolicyFileError, match=field):
             sign_policy(silo, NOW)
         assert not (silo / "policy.sig.json").exists()
 
-    def test_a_dataset_with_a_unit_that_no_plan_has_is_warned_about(self):
+    def test_a_dataset_with_a_unit_that_no_accepted_plan_has_is_warned_about(self):
         policy = altered(make_policy(), {"datasets.purchases.unit": "user_row"})
-        assert any("every plan on it is denied" in text for text in policy.warnings())
+        assert any("all of them are denied" in text for text in policy.warnings())
         assert refusals(CHEAP, policy) == {"unit_required"}
+        limits = {"capacity": 2000, "min_intersection": 100, "max_runs_per_30_days": 2}
+        assert not any("denied" in text for text in altered(policy, {"alignment": limits}).warnings())
 
 
 class TestTemplates:

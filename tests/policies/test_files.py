@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.charter import Charter
+from policies.charters.charter import Charter
 from policies.documents import MAX_DEPTH, MAX_FILE_BYTES, OversizeError, PolicyFileError, parse_document
 from policies.files import (
     dump_yaml,
@@ -24,7 +24,7 @@ from policies.files import (
     signature_path,
     write_atomically,
 )
-from policies.plan import Plan
+from policies.plans.plan import Plan
 from policies.signing import DetachedSignatures, PrivateKey
 from policies.silo_policy import SiloPolicy
 from policies.trust import UnsignedError
@@ -141,7 +141,8 @@ class TestProblems:
             Plan,
         )
         assert found["model.family"][1:] == (
-            '"item-grph" is not one of: popularity, item-graph, linear, autoencoder',
+            '"item-grph" is not one of: popularity, item-graph, linear, autoencoder, language, sequence, '
+            "cross-moments, private-encoder",
             "did you mean item-graph?",
         )
         assert found["releases.metrics.epsilon"][1] == "missing"

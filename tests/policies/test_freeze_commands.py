@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from federation.identity import make_party
-from policies.charter import Charter
+from policies.charters.charter import Charter
 from policies.files import dump_yaml, load_card, load_yaml, save_signatures
 from policies.freezing import Freeze
 from policies.policy_commands import policy_app

@@ -12,8 +12,8 @@ from typer.testing import CliRunner, Result
 
 from policies.administration import sign_policy
 from policies.canonical import digest
-from policies.charter import Charter
-from policies.charter_commands import charter_app
+from policies.charters.charter import Charter
+from policies.charters.commands import charter_app
 from policies.explain import explain_policy
 from policies.files import load_charter, load_yaml, save_yaml, write_atomically
 from policies.policy_commands import policy_app

@@ -15,11 +15,11 @@ from typer.testing import CliRunner, Result
 
 from policies.canonical import digest
 from policies.comparison import _FIELDS, Change, changes
+from policies.decisions.history import answer, read_past, under
 from policies.files import dump_yaml, save_yaml
-from policies.history import answer, read_past, under
-from policies.plan import Plan
+from policies.plans.plan import Plan
+from policies.plans.price import reserved_events
 from policies.policy_commands import policy_app
-from policies.price import reserved_events
 from policies.signing import PrivateKey
 from policies.silo_policy import SiloPolicy
 from privacy.ledger.ledger import Ledger
@@ -64,6 +64,7 @@ class TestChanges:
             ("accepts.families", ["popularity"], "stricter", "kinds"),
             ("accepts.max_rounds", 5, "stricter", "how often"),
             ("accepts.max_rounds", None, "weaker", "how often"),
+            ("accepts.max_epsilon_per_selection", 0.1, "weaker", "private choice"),
             ("accepts.purposes.research", "purchases", "weaker", "plans"),
             ("expires", "2028-01-01", "other", "last day"),
             ("datasets.purchases.source", {"csv": "x.csv"}, "other", "rows"),
@@ -77,6 +78,24 @@ class TestChanges:
         ]
         assert {item.direction for item in found} == {direction}
         assert all(said in item.consequence for item in found)
+
+    @pytest.mark.parametrize(
+        ("field", "value", "direction", "said"),
+        [
+            ("mode", "own_features_only", "stricter", "another silo's row"),
+            ("mode", "user_side_merge", "stricter", "another silo's row"),
+            ("answers", {"shop-b": ["product-recommendation"]}, "weaker", "people who consent"),
+            ("max_requests_per_hour", 100, "stricter", "3500 less"),
+            ("token_minutes", 60, "weaker", "50 more minutes"),
+        ],
+    )
+    def test_what_serving_does_to_people(self, field, value, direction, said):
+        consented = altered(OLD, {"serving": {"mode": "consented_session"}})
+        newer = altered(consented, {"version": 4, f"serving.{field}": value})
+        [there] = [item for item in changes(consented, newer) if item.field.startswith(f"serving.{field}")]
+        assert (there.direction, said in there.consequence) == (direction, True)
+        [back] = [item for item in changes(newer, consented) if item.field == there.field]
+        assert back.direction == {"weaker": "stricter", "stricter": "weaker"}[direction]
 
     def test_the_way_back_is_the_other_way(self):
         newer = altered(OLD, {"version": 4, "accepts.min_silos": 2})
@@ -105,13 +124,13 @@ class TestChanges:
         leaves = [
             path for path in fields_of(SiloPolicy) if path not in sections and f"{path}.*" not in sections
         ]
-        constant = {"kind", "schema_version", "serving.mode"}
+        constant = {"kind", "schema_version"}
         patterns = [known.pattern for known in _FIELDS]
         missing = [
             path
             for path in leaves
             if path not in constant
-            and not path.startswith(("alignment", "budgets.*.renewals."))
+            and not path.startswith("budgets.*.renewals.")
             and not any(
                 path == pattern or (pattern.endswith("*") and path.startswith(pattern[:-2]))
                 for pattern in patterns

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.charter import Charter
+from policies.charters.charter import Charter
+from policies.decisions.demand import Demand
+from policies.decisions.meet import meet, refusals
+from policies.decisions.reasons import reasons_against
 from policies.documents import PolicyFileError
-from policies.meet import Demand, meet, refusals
-from policies.plan import Plan
-from policies.reasons import reasons_against
+from policies.plans.plan import Plan
 from policies.requirements import PublishedRequirements, extract, read_requirements, trust_requirements
 from policies.signing import PrivateKey, SignatureError
 from policies.silo_policy import SiloPolicy
@@ -285,3 +286,10 @@ def test_dates(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_bytes(written(one))
     late = NOW + timedelta(days=400)
     assert read_requirements([tmp_path / "x.json"], charter=CHARTER, now=late) == {}
+
+
+def test_a_directory_without_any_is_said_and_not_read_as_silence(tmp_path: Path) -> None:
+    (tmp_path / "shop-a.yaml").write_bytes(b"{}")
+    with pytest.raises(DataError, match="nothing that a member published") as caught:
+        read_requirements([tmp_path], charter=CHARTER, now=NOW)
+    assert "NAME.json" in str(caught.value.remedy)

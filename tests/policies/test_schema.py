@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from policies.canonical import digest
 from policies.catalog import TEMPLATES, render_template
 from policies.documents import PolicyFileError, parse_document
-from policies.plan_text import render_plan
+from policies.plans.text import render_plan
 from policies.schema import KINDS, editor_line, schema_of, write_schema
 from policies.silo_policy import SiloPolicy
 from policies.validation import parse_yaml

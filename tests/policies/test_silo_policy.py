@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from policies.catalog import TEMPLATES, render_template
 from policies.documents import PolicyFileError
+from policies.serving import serving_words
 from policies.silo_policy import AccountBudget, SiloPolicy, Source
 from policies.validation import parse_yaml
 from privacy.budget import Budget, RenyiFilter, ZcdpFilter
@@ -117,6 +118,11 @@ class TestAcrossFields:
             ("masks: true", "masks: false", "accepts.require.masks"),
             ("unit: user", "unit: rating", "accepts.require.unit"),
             ("max_silos_per_user: 1", "weight: 1", "datasets.purchases.max_silos_per_user"),
+            (
+                "max_silos_per_user: 1\n",
+                "max_silos_per_user: 1\n    default_region: XX\n",
+                "datasets.purchases.default_region",
+            ),
         ],
     )
     def test_a_contradiction_is_told_at_its_field(self, old, new, field):
@@ -186,3 +192,61 @@ class TestTemplates:
     def test_a_silo_name_cannot_smuggle_fields_in(self):
         with pytest.raises(PolicyFileError, match="silo"):
             read_policy(policy_text().replace("silo: shop-a", 'silo: "a\\nversion: 9"'))
+
+
+CONSENTED = "serving: {mode: consented_session, answers: {shop-b: [product-recommendation]}}"
+
+
+class TestServing:
+    def test_nobody_is_answered_by_default(self):
+        for text in ("serving: {mode: own_features_only}", "serving: {mode: consented_session}"):
+            policy = changed("serving: {mode: own_features_only}", text)
+            assert not policy.serving.answers_to("shop-b", "product-recommendation")
+
+    def test_who_is_named_is_answered_for_the_purposes_named(self):
+        policy = changed("serving: {mode: own_features_only}", CONSENTED)
+        assert policy.serving.answers_to("shop-b", "product-recommendation")
+        assert not policy.serving.answers_to("shop-b", "credit-scoring")
+        assert not policy.serving.answers_to("shop-c", "product-recommendation")
+        assert list(policy.serving.unenforced()) == []
+
+    @pytest.mark.parametrize(
+        ("serving", "said"),
+        [
+            ("{mode: own_features_only, answers: {shop-b: [product-recommendation]}}", "answers nobody"),
+            ("{mode: user_side_merge, answers: {shop-b: [credit-scoring]}}", "accepts.purposes"),
+            (
+                "{mode: consented_session, answers: {shop-z: [product-recommendation]}}",
+                "accepts.with_members",
+            ),
+            ("{mode: consented_session, answers: {shop-b: [credit-scoring]}}", "accepts.purposes"),
+            ("{mode: consented_session, answers: {shop-b: []}}", "answers"),
+            ("{mode: consented_session, token_minutes: 61}", "token_minutes"),
+            ("{mode: for_everybody}", "mode"),
+        ],
+    )
+    def test_what_cannot_be_meant_is_told(self, serving, said):
+        with pytest.raises(PolicyFileError, match=said):
+            changed("serving: {mode: own_features_only}", f"serving: {serving}")
+
+    def test_who_is_answered_is_said_and_warned_about(self):
+        policy = changed("serving: {mode: own_features_only}", CONSENTED)
+        assert any("no epsilon bounds that" in text for text in policy.warnings())
+        words = " ".join(serving_words(policy))
+        assert "shop-b is told the numbers of a person who consented" in words
+        assert "10 minutes" in words
+
+    def test_a_merge_tells_people_and_no_silo(self):
+        policy = changed(
+            "serving: {mode: own_features_only}", CONSENTED.replace("consented_session", "user_side_merge")
+        )
+        serving = policy.serving
+        assert serving.merges_with("shop-b", "product-recommendation")
+        assert not serving.merges_with("shop-b", "credit-scoring")
+        assert not serving.answers_to("shop-b", "product-recommendation")
+        assert not serving.answers_anybody
+        assert list(serving.unenforced()) == []
+        assert any("each person who asks is given their own numbers" in text for text in policy.warnings())
+        words = " ".join(serving_words(policy))
+        assert "no silo sees another's" in words
+        assert "shop-b is told nothing" in words

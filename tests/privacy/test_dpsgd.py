@@ -32,7 +32,7 @@ from tests.support.user_models import (
 IN_BOTH_MODES = pytest.mark.parametrize("mode", MODES)
 WITH_BOTH_KINDS = pytest.mark.parametrize("clipping", KINDS)
 FLOAT_ERROR = 1e-5
-"""What a plan pays for beside the clip norm (``policies.price``)."""
+"""What a plan pays for beside the clip norm (``policies.plans.price``)."""
 NEAR = 1e-8
 """Clipping stays 2^-30 below the norm."""
 

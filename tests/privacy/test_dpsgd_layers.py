@@ -141,7 +141,7 @@ def test_opacus_own_sampler_counts_the_padding_row_and_is_caught() -> None:
 def test_a_history_that_names_one_item_only_has_one_row() -> None:
     items = torch.full((2, PLACES), 3)
     found = EmbeddingRows(items, rows(PLACES, OUT)[:2], ITEMS, None)
-    np.testing.assert_allclose(found.norms(), rows(PLACES, OUT)[:2].sum(1).norm(dim=1))
+    np.testing.assert_allclose(found.norms, rows(PLACES, OUT)[:2].sum(1).norm(dim=1))
 
 
 @pytest.mark.parametrize(

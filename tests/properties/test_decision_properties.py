@@ -13,9 +13,9 @@ from typing import Any
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from policies.drafting import complete_plan
-from policies.plan import Plan
-from policies.price import plan_epsilon, reserved_events, schedule, training_shape
+from policies.plans.drafting import complete_plan
+from policies.plans.plan import Plan
+from policies.plans.price import plan_epsilon, reserved_events, schedule, training_shape
 from policies.silo_policy import SiloPolicy
 from privacy.budget import Budget, FilterSpec, RenyiFilter, ZcdpFilter
 from privacy.errors import ArchipelError

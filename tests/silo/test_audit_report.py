@@ -234,6 +234,20 @@ class TestChart:
         assert chart.columns[0].label == "2026-06-01"
         assert chart.columns[-1].label == "2026-07-02"
 
+    def test_a_scale_of_some_minutes_bears_its_date(self) -> None:
+        ends = [
+            ("2026-06-01T23:58:00.000000Z", 0.0, 0.0, 4.0),
+            ("2026-06-02T00:02:00.000000Z", 1.0, 1.0, 4.0),
+        ]
+        labels = [tick.label for tick in chart_of(self.account(*ends)).columns]
+        assert labels == ["2026-06-01 23:58", "23:59:00", "00:00:00", "00:01:00", "2026-06-02 00:02"]
+        same_day = [
+            ("2026-06-01T10:00:00.000000Z", 0.0, 0.0, 4.0),
+            ("2026-06-01T10:04:00.000000Z", 1.0, 1.0, 4.0),
+        ]
+        labels = [tick.label for tick in chart_of(self.account(*same_day)).columns]
+        assert (labels[0], labels[-1]) == ("2026-06-01 10:00", "10:04:00")
+
     def test_one_moment_or_a_clock_that_went_back_draw_too(self) -> None:
         one = chart_of(self.account(("2026-06-01T00:00:00Z", 0.0, 0.0, 0.3)))
         assert len(one.table) == 1

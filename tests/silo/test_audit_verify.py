@@ -160,13 +160,25 @@ def test_findings_end_in_a_finding_error(silo: AuditedSilo) -> None:
         report.accepted()
 
 
+def test_each_problem_of_a_malformed_policy_is_one_finding_of_one_line(silo: AuditedSilo) -> None:
+    path = silo.directory / "policy.yaml"
+    text = path.read_text().replace("epsilon: 8.0", "epsilon: -1").replace("min_silos: 3", "min_silos: none")
+    path.write_text(text)
+    found = [item for item in silo.verify().findings if item.code == "policy_untrusted"]
+    assert len(found) == 2
+    for item, field in zip(found, ("budgets.customers.epsilon", "accepts.min_silos"), strict=True):
+        assert item.where == "policy.yaml"
+        assert re.fullmatch(rf"line [0-9]+, {field}: .+", item.text)
+
+
 def test_every_code_in_the_sources_is_documented_and_the_other_way_round() -> None:
     sources = "".join(
         path.read_text()
         for folder in ("silo/audit", "privacy/ledger")
-        for path in sorted((ROOT / folder).glob("*.py"))
+        for path in sorted((ROOT / folder).rglob("*.py"))
     )
-    used = set(re.findall(r'(?:finding|FoldProblem|ChainProblem)\(\s*"(\w+)"', sources))
+    makers = "finding|untrusted|FoldProblem|ChainProblem"
+    used = set(re.findall(rf'(?:(?:{makers})\(\s*|code=|CODE: Final = )"(\w+)"', sources))
     assert used == set(MEANINGS)
     page = (ROOT / "docs" / "reference-audit-findings.md").read_text()
     assert set(re.findall(r"^### `(\w+)`", page, re.MULTILINE)) == set(MEANINGS)

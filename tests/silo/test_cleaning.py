@@ -49,6 +49,7 @@ def test_what_one_person_left_in_bad_order_is_put_right_and_counted() -> None:
         impossible_times=1,
         non_positive_weights=1,
         duplicates=1,
+        low_ratings=0,
         users_over_cap=0,
         rows_over_cap=0,
         users=2,
@@ -143,6 +144,36 @@ def test_if_everybody_opted_out_nobody_remains() -> None:
     )
     assert interactions.num_users == 0
     assert report.users == 0
+
+
+def test_the_latest_rating_counts_in_whatever_row_it_stands() -> None:
+    """A low rating after the purchase, in a row of a kind that counts nothing, takes the pair out."""
+    kinds = {**SCHEMA, "rating": pl.Float64}
+    table = pl.DataFrame(
+        [
+            ("ann", "i0001", 1, 3.0, 5.0),
+            ("ann", "i0001", 2, 0.0, 1.0),
+            ("ann", "i0002", 3, 0.0, 1.0),
+            ("ann", "i0002", 4, 0.0, 5.0),
+            ("ann", "i0002", 2, 1.0, None),
+            ("ann", "i0003", 1, 0.0, 5.0),
+        ],
+        schema=kinds,
+        orient="row",
+    )
+    interactions, report = clean(table, CATALOGUE, max_interactions_per_user=9, min_rating=4.0)
+    assert history(interactions, "ann") == {"i0002"}
+    assert interactions.frame.row(0, named=True)["timestamp"] == 2
+    assert (report.low_ratings, report.non_positive_weights, report.duplicates) == (1, 4, 0)
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("-inf"), 1e300])
+def test_infinite_weights_and_ratings_are_no_numbers(bad: float) -> None:
+    _, report = clean(rows(("ann", "i0001", 1, bad)), CATALOGUE, max_interactions_per_user=9)
+    assert report.unusable_rows == 1
+    rated = rows(("ann", "i0001", 1, None)).with_columns(pl.lit(bad).alias("rating"))
+    _, report = clean(rated, CATALOGUE, max_interactions_per_user=9)
+    assert report.unusable_rows == (0 if bad == 1e300 else 1)
 
 
 ONE_ROW = st.tuples(

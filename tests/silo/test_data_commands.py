@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from policies.drafting import Draft, complete_plan
 from policies.files import save_yaml
+from policies.plans.drafting import Draft, complete_plan
 from privacy.errors import ExitCode
 from silo.data.catalogue import Catalogue
 from silo.data.commands import data_app
@@ -89,6 +89,7 @@ def test_check_says_what_cleaning_does(shop: Path) -> None:
         "impossible_times": 1,
         "non_positive_weights": 0,
         "duplicates": 1,
+        "low_ratings": 0,
         "users_over_cap": 1,
         "rows_over_cap": 1,
         "users": 2,

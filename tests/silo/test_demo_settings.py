@@ -10,7 +10,7 @@ import pytest
 
 from privacy.errors import UsageError
 from silo.demo.settings import DemoSettings
-from silo.demo.world import training_options
+from silo.demo.staging import training_options
 
 USUAL = DemoSettings(
     data=None, format=None, min_rating=None, num_silos=4, epsilon=4.0, delta=1e-5, colluding_silos=None,
@@ -33,6 +33,10 @@ USUAL = DemoSettings(
         ({"noise_placement": "silo", "colluding_silos": 1}, "--colluding-silos"),
         ({"noise_placement": "federation", "colluding_silos": 3}, "--noise-placement"),
         ({"colluding_silos": 4}, "--colluding-silos"),
+        ({"record": True, "num_seeds": 2}, "--seeds"),
+        ({"canaries": 100}, "--canaries"),
+        ({"record": True, "canaries": 15}, "--canaries"),
+        ({"record": True, "canaries": 100_001}, "--canaries"),
     ],
 )
 def test_what_cannot_be_is_refused_by_its_option(changes: dict[str, Any], option: str) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policies.drafting import Draft, complete_plan
-from policies.plan import Plan
-from policies.price import plan_epsilon, schedule
+from policies.plans.drafting import Draft, complete_plan
+from policies.plans.plan import Plan
+from policies.plans.price import plan_epsilon, schedule
 from silo.data.catalogue import Catalogue
 from silo.data.interactions import Interactions
 from silo.demo.harness import simulations

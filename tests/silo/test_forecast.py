@@ -15,14 +15,14 @@ from typer.testing import CliRunner, Result
 
 from policies.administration import sign_policy
 from policies.catalog import render_template
-from policies.drafting import Draft, complete_plan
-from policies.plan import Plan
-from policies.plan_text import render_plan
-from policies.price import plan_epsilon, reserved_events, training_shape
-from policies.prospects import milestones, need_of, noise_for, rounds_for
+from policies.plans.drafting import Draft, complete_plan
+from policies.plans.plan import Plan
+from policies.plans.price import plan_epsilon, reserved_events, training_shape
+from policies.plans.prospects import milestones, need_of, noise_for, rounds_for
+from policies.plans.text import render_plan
 from silo.commands import forecast
 from silo.data.catalogue import Catalogue
-from silo.probe import made_up_people, probe
+from silo.forecasts.probe import made_up_people, probe
 from silo.site import Site
 from tests.contracts.family_contract import make_catalogue
 from tests.contracts.federation_directories import SILOS, make_federation

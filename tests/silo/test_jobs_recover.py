@@ -36,7 +36,7 @@ class InlineWorker(Worker):
     """The worker's tasks in this process, one silo after the other."""
 
     @override
-    async def _run(self, function: Callable[..., Any], *args: object) -> Any:
+    async def run(self, function: Callable[..., Any], *args: object) -> Any:
         await asyncio.sleep(0)
         return function(*args)
 

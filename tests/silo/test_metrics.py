@@ -6,7 +6,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from policies.price import NUM_METRIC_VALUES
+from policies.plans.price import NUM_METRIC_VALUES
 from silo.data.interactions import Interactions
 from silo.metrics import METRIC_NAMES, contribute_metrics, released_metrics
 from silo.models.recommender import Recommender

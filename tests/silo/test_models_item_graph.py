@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.price import RoundShape, weight_at
+from policies.plans.price import RoundShape, weight_at
 from silo.models import gate
 from silo.models.base import Family, user_weights
 from silo.models.denoising import DenoisedGram, denoise

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from policies.price import RoundShape, schedule
+from policies.plans.price import RoundShape, schedule
 from privacy.errors import UsageError
 from silo.models.base import Family, get_family
 from silo.models.features import attribute_table

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from policies.price import RoundShape
+from policies.plans.price import RoundShape
 from silo.models.base import Family
 from silo.models.popularity import Popularity
 from tests.contracts.family_contract import (
@@ -48,7 +48,7 @@ class TestPopularity(FamilyContract):
 
 
 def test_the_noise_of_an_aggregate_is_all_shares_together() -> None:
-    from policies.price import schedule
+    from policies.plans.price import schedule
 
     catalogue = make_catalogue()
     plan = make_plan(catalogue, {"family": "popularity"})

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from policies.price import RoundShape, schedule
+from policies.plans.price import RoundShape, schedule
 from privacy.dpsgd import PerUserGradients
 from privacy.errors import DataError, UsageError
 from silo.data.catalogue import Catalogue

@@ -8,15 +8,16 @@ from typing import Any
 import polars as pl
 import pytest
 
-from policies.drafting import Draft, complete_plan
-from policies.plan import Plan
+from policies.plans.drafting import Draft, complete_plan
+from policies.plans.plan import Plan
 from policies.silo_policy import Dataset
 from privacy.errors import DataError
 from silo.data.catalogue import Catalogue, CatalogueItem
 from silo.data.cleaning import OutsideCatalogueError, TooManyUsersError
 from silo.data.splits import NoTimesError
 from silo.data.tables import BadValueError, EmptyTableError, MissingColumnError, UnreadableTableError
-from silo.rows import Rows, all_rows, load_rows
+from silo.language.places import place_items
+from silo.rows import ItemListError, Rows, known_rows, load_rows, plan_catalogue
 
 CATALOGUE = Catalogue.from_items(CatalogueItem(item_id=name) for name in "abcdef")
 HEADER = b"user,item,at,amount\n"
@@ -73,6 +74,7 @@ def lists(rows: Rows) -> dict[str, list[int]]:
         pytest.param(b"-9,a,1,1\n", BadValueError, id="negative"),
         pytest.param(b"9,a,1,much\n", BadValueError, id="weight-no-number"),
         pytest.param(b"9,a,1,nan\n", BadValueError, id="weight-nan"),
+        pytest.param(b"9,a,1,inf\n", BadValueError, id="weight-infinite"),
         pytest.param(b"9,a,1,1,extra\n", UnreadableTableError, id="too-many-fields"),
         pytest.param(b"8,a,b,1,extra\n", UnreadableTableError, id="too-many-fields-of-somebody-else"),
         pytest.param(b"9\n", BadValueError, id="too-few-fields"),
@@ -88,7 +90,7 @@ def test_one_bad_row_is_left_out_of_a_contribution_and_a_problem_for_the_operato
     rows = load_rows(shop, make_plan(), make_dataset())
     assert lists(rows) == expected
     assert rows.report.unusable_rows + rows.report.outside_rows == 1
-    assert all_rows(shop, make_plan(), make_dataset()).num_interactions == 4
+    assert known_rows(shop, make_plan(), make_dataset()).seen.num_interactions == 4
     with pytest.raises(strict_error):
         load_rows(shop, make_plan(), make_dataset(), strict=True)
 
@@ -159,3 +161,46 @@ def test_what_is_wrong_with_the_file_is_an_error_in_a_contribution_too(shop: Pat
     (shop / "no.csv").unlink()
     with pytest.raises(UnreadableTableError):
         load_rows(shop, make_plan(), make_dataset())
+
+
+def test_a_model_that_reads_an_order_needs_a_column_of_times(shop: Path) -> None:
+    plan = make_plan(family="sequence", architecture="gru", features=4, hidden=4)
+    (shop / "rows.csv").write_bytes(HEADER + b"7,a,,1\n7,b,,1\n")
+    assert load_rows(shop, plan, make_dataset()).train.num_interactions == 2
+    with pytest.raises(NoTimesError, match="reads histories in order of time"):
+        load_rows(shop, plan, make_dataset(timestamp=None))
+
+
+class TestOwnList:
+    """What a silo's own list lacks is one error, which a proposal is denied for."""
+
+    plan = make_plan(family="language", encoder_sha256="cd" * 32, text_dimensions=2)
+
+    def own(self, shop: Path) -> Catalogue:
+        named = f"catalogues/{CATALOGUE.sha256}.jsonl"
+        return plan_catalogue(shop, self.plan, make_dataset().model_copy(update={"item_list": named}))
+
+    def test_a_list_as_it_was_is_read(self, shop: Path) -> None:
+        assert self.own(shop) == CATALOGUE
+
+    def test_a_file_that_is_gone(self, shop: Path) -> None:
+        (shop / "catalogues" / f"{CATALOGUE.sha256}.jsonl").unlink()
+        with pytest.raises(ItemListError, match="no such catalogue file"):
+            self.own(shop)
+
+    def test_a_file_that_was_altered(self, shop: Path) -> None:
+        (shop / "catalogues" / f"{CATALOGUE.sha256}.jsonl").write_bytes(b"{}\n")
+        with pytest.raises(ItemListError, match="these bytes are not"):
+            self.own(shop)
+
+    @pytest.mark.parametrize(
+        "items",
+        [
+            [CatalogueItem(item_id="a", title="red shoe")],
+            [CatalogueItem(item_id="a"), CatalogueItem(item_id="b", title=" ")],
+            [CatalogueItem(item_id="a", title="shoe"), CatalogueItem(item_id="b", title="shoe")],
+        ],
+    )
+    def test_items_that_no_text_tells_apart(self, shop: Path, items: list[CatalogueItem]) -> None:
+        with pytest.raises(ItemListError, match="no two items"):
+            place_items(shop, self.plan, Catalogue.from_items(items))

@@ -40,8 +40,8 @@ def test_all_files_of_a_glob_under_the_policys_column_names(tmp_path: Path) -> N
             {"customer": [number], "sku": [item], "bought_at": [60.5], "quantity": [2], "name": ["private"]}
         ).write_parquet(tmp_path / "data" / f"{number}.parquet")
     rows = read_dataset(dataset({"parquet": "data/*.parquet"}, columns=named), tmp_path, CATALOGUE)
-    assert rows.columns == ["user_id", "item_id", "timestamp", "weight"]
-    assert rows.rows() == [("0", "b", 60, 2.0), ("1", "a", 60, 2.0)]
+    assert rows.columns == ["user_id", "item_id", "timestamp", "weight", "rating", "event"]
+    assert rows.rows() == [("0", "b", 60, 2.0, None, None), ("1", "a", 60, 2.0, None, None)]
 
 
 def test_times_that_cannot_be_are_kept_for_cleaning_to_drop(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from silo import status
 from silo.progress import PROGRESS_FILE
 from silo.site import Site
 from silo.status import describe, gather
+from silo.vertical.serving.consent import ConsentBook
 from tests.contracts.small_federation import make_small_federation
+from tests.support.serving_scene import FEATURE, LABEL, make_serving_scene
 
 JOB = "ab" * 16
 
@@ -66,3 +69,20 @@ def test_a_note_of_an_older_version_is_read(tmp_path: Path) -> None:
     assert "completed" in text
     assert "after round 1: 3.2500 (stays here)" in text
     assert "went on without" not in text
+
+
+def test_whom_a_silo_answers_about_consenting_people_and_how_often(tmp_path: Path) -> None:
+    scene = make_serving_scene(tmp_path)
+    with scene.site(FEATURE) as site, ConsentBook(site.directory / "consent.db") as book:
+        for outcome, days in (("answered", 0), ("answered", 3), ("unknown", 3), ("answered", 40)):
+            book.count(LABEL, outcome, site.now() - timedelta(days=days))
+    found = asyncio.run(gather(scene.directory(FEATURE)))
+    assert found["serving"] == {
+        "mode": "consented_session",
+        "answers": {LABEL: ["product-recommendation"]},
+        "questions": {"answered": 2, "unknown": 1},
+    }
+    text = "\n".join(line for line in describe(found) if isinstance(line, str))
+    assert f"answers {LABEL} about people who bring it their token, for product-recommendation" in text
+    assert "2 answered, 1 unknown" in text
+    assert asyncio.run(gather(scene.directory(LABEL)))["serving"]["questions"] == {}

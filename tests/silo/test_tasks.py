@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from policies.price import RoundShape, schedule
-from policies.shapes import PlanImpossibleError
+from policies.plans.price import RoundShape, schedule
+from policies.plans.shapes import PlanImpossibleError
 from privacy.encryption.frames import read_stream
 from privacy.encryption.frames import write_stream as frames_to_file
 from privacy.events import EventCount, SelfComposedEvent

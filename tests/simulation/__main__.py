@@ -15,7 +15,7 @@ def main() -> int:
     parser.add_argument("--digest", action="store_true", help="print the trace's SHA-256 only")
     arguments = parser.parse_args()
     is_wrong = False
-    with simulator() as made:
+    with simulator() as made, made.shortcuts.taken():
         for seed in arguments.seed:
             outcome = made.run(seed)
             is_wrong |= bool(outcome.wrongs)

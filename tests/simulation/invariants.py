@@ -22,18 +22,23 @@ from federation.messages import Envelope, PostKind, Stream
 from federation.rounds import JobState, Phase, fold
 from federation.store import Store
 from federation.trail import ACCEPTED
-from policies.price import reserved_events
+from policies.plans.price import reserved_events
 from privacy.errors import ArchipelError
 from privacy.ledger.chain import LogReader
 from privacy.ledger.fold import Fold
 from privacy.ledger.state import LedgerState
+from silo.audit.verify import verify
 from tests.simulation.probes import At, Notebook
 from tests.simulation.schedules import Command
 from tests.simulation.simulation import Simulation
+from tests.simulation.vertical import check_legs
 
 IN_ROUND = (PostKind.EPHEMERAL, PostKind.STREAM)
 NEVER = ("job_crashed", "sum_rejected", "receipt_refused")
 """Lines that no log may hold while every party is honest."""
+
+AUDITED = 10
+"""Every so many seeds an auditor looks at each silo's record, which takes longer."""
 
 WRITES_ONCE = frozenset(PostKind) - {PostKind.CANCEL, PostKind.PAUSE, PostKind.RESUME}
 
@@ -52,12 +57,17 @@ def check(simulation: Simulation) -> tuple[JobState | None, list[str]]:
         return None, [*wrongs, f"the stored board cannot be folded: {error.message}"]
     wrongs += check_end(simulation, state)
     wrongs += check_board(simulation, state, posts)
+    if state.plan.is_vertical:
+        return state, [*wrongs, *check_legs(simulation, state)]
     wrongs += check_contributions(simulation.notebook, state)
     wrongs += check_sums(simulation.notebook, state)
     for name in state.roster:
         wrongs += check_ledger(simulation, name, state)
         wrongs += check_secrets(simulation, name, state)
     wrongs += check_models(simulation, state)
+    if simulation.schedule.seed % AUDITED == 0:
+        for name in state.roster:
+            wrongs += check_audit(simulation, name)
     return state, wrongs
 
 
@@ -236,6 +246,18 @@ def check_models(simulation: Simulation, state: JobState) -> Iterator[str]:
         for what, different in files.items():
             if len(different) > 1:
                 yield f"{len(different)} different {what}s of {opened} rounds"
+
+
+def check_audit(simulation: Simulation, name: str) -> Iterator[str]:
+    """The product's own auditor finds no error; a silo whose ledger went back in time is one."""
+    if any(restore.silo == name and not restore.outbox_only for restore in simulation.schedule.restores):
+        return
+    charter = simulation.hub.disk / "charter.yaml"
+    receipts = [silo.disk for silo in simulation.silos.values() if silo.name != name]
+    report = verify(simulation.silos[name].disk, charter, now=simulation.loop.now(), receipts=receipts)
+    for found in report.findings:
+        if found.severity == "error":
+            yield f"{name}: an auditor finds {found.code}: {found.text}"
 
 
 def _problems(simulation: Simulation, name: str, reader: LogReader) -> Iterator[str]:

@@ -19,7 +19,7 @@ from federation.identity import Party
 from federation.rounds import JobState
 from federation.steps import Step
 from federation.transport.connection import Patience, WireConnection
-from policies.charter import Charter
+from policies.charters.charter import Charter
 from privacy.errors import ArchipelError
 from silo.agent import Agent
 from silo.site import Site
@@ -30,6 +30,7 @@ from tests.simulation.processes import Killed, Process
 from tests.simulation.schedules import AtStep, AtSync, Crash, Restore, Schedule, When
 from tests.simulation.trace import Trace
 from tests.simulation.world import copy_disk
+from tests.support.vertical_federation import match_ids
 
 PATIENCE = Patience(total_seconds=30.0)
 RESTART_SECONDS = 10.0
@@ -159,8 +160,9 @@ class Hub(SimulatedParty):
     @override
     async def _live(self, process: Process) -> None:
         coordinator = Coordinator(
-            process.directory, self._party, self._charter, clock=self.scene.loop.now, adder=InlineAdder()
-        )
+            process.directory, self._party, self._charter, clock=self.scene.loop.now, adder=InlineAdder(),
+            match=match_ids,
+        )  # fmt: skip
         try:
             await coordinator.start()
             self.service = coordinator

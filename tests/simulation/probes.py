@@ -11,7 +11,7 @@ import asyncio
 import copy
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -20,7 +20,9 @@ import numpy as np
 from typing_extensions import override
 
 from federation.aggregation import SumWorker, sum_to_file
-from federation.messages import Ephemeral, Place, PostKind, parse_envelope
+from federation.legs.matching import Match, Matching, TooFew
+from federation.messages import Ephemeral, Place, PostKind, SlotFile, parse_envelope
+from policies.plans.vertical.terms import AlignmentTerms
 from privacy.encryption.frames import StreamSummary
 from privacy.errors import ArchipelError
 from silo import tasks
@@ -128,7 +130,7 @@ class WatchedWorker(Worker):
         self._num_openings = 0
 
     @override
-    async def _run(self, function: Callable[..., R], *args: object) -> R:
+    async def run(self, function: Callable[..., R], *args: object) -> R:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(None, partial(self._watched, function, *args))
 
@@ -160,6 +162,25 @@ class InlineAdder(SumWorker):
     async def sum(self, streams: Sequence[Path], num_frames: int, out: Path) -> StreamSummary:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(None, sum_to_file, tuple(streams), num_frames, out)
+
+
+async def match_inline(
+    match: Match, lists: Mapping[str, Path], terms: AlignmentTerms, slots: Mapping[str, Path]
+) -> Matching | None:
+    """The matching process' work in virtual time, in the process that asks for it."""
+    loop = asyncio.get_running_loop()
+    answer = await loop.run_in_executor(None, match, lists, terms, slots)
+    if isinstance(answer, TooFew):
+        return None
+    return Matching(
+        answer.spine_slots,
+        {
+            silo: SlotFile(
+                sha256=hashlib.sha256(path.read_bytes()).hexdigest(), num_bytes=path.stat().st_size
+            )
+            for silo, path in slots.items()
+        },
+    )
 
 
 def _sets() -> dict[str, set[tuple[At, bytes]]]:

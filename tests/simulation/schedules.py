@@ -11,10 +11,18 @@ import random
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from federation.steps import COORDINATOR_STEPS, LEADER_STEPS, SILO_STEPS, TROUBLE_STEPS, Step
-from tests.simulation.world import HUB, SCENARIOS
+from federation.steps import (
+    COORDINATOR_STEPS,
+    LEADER_STEPS,
+    LEG_STEPS,
+    SILO_STEPS,
+    TROUBLE_STEPS,
+    Step,
+)
+from tests.simulation.world import ALL, HUB, SCENARIOS
 
 MAX_DOWN_SECONDS = 15.0
+HUB_LEG_STEPS = (Step.RELAYED_POSTED, Step.SLOTS_WRITTEN, Step.MATCHED_POSTED)
 
 
 @dataclass(frozen=True)
@@ -168,7 +176,7 @@ class Schedule:
 
     Attributes:
         seed: what everything else follows from.
-        scenario: key of ``SCENARIOS``.
+        scenario: key of ``ALL``.
         beginning: of the job, or all processes just killed in the middle of it.
         weather: until ``HEAL_SECONDS``.
         slowness: by party; 1 where it is missing.
@@ -188,7 +196,7 @@ class Schedule:
     @property
     def silos(self) -> tuple[str, ...]:
         """The job's roster."""
-        return tuple(SCENARIOS[self.scenario]["silos"])
+        return tuple(ALL[self.scenario]["silos"])
 
     @property
     def may_lose_records(self) -> bool:
@@ -198,7 +206,7 @@ class Schedule:
     @property
     def may_lose_rounds(self) -> bool:
         """Whether an attempt may be burned, or the job fail, with everybody honest."""
-        may_be_absent = "round_minutes" in SCENARIOS[self.scenario]
+        may_be_absent = "round_minutes" in ALL[self.scenario]
         is_disturbed = bool(self.crashes or self.cuts or self.slowness) or self.weather is not CALM
         return bool(self.restores or self.miscalculations) or (may_be_absent and is_disturbed)
 
@@ -235,6 +243,30 @@ def schedule_of(seed: int) -> Schedule:
         miscalculations=_miscalculations(rng, silos),
         slowness={rng.choice(silos): rng.choice((20.0, 100.0))} if rng.random() < 0.15 else {},
     )
+
+
+def vertical_schedule_of(seed: int) -> Schedule:
+    """The schedule of a seed, in a vertical job: from its proposal, with kills at the steps of legs."""
+    rng = random.Random(f"archipel vertical schedule {seed}")
+    silos: tuple[str, ...] = tuple(ALL["alignment"]["silos"])
+    return Schedule(
+        seed=seed,
+        scenario="alignment",
+        weather=rng.choice(WEATHERS),
+        crashes=tuple(_leg_crash(rng, silos) for _ in range(rng.choice((0, 1, 2, 3, 5)))),
+        cuts=_cuts(rng, silos),
+        requests=_requests(rng, silos),
+        slowness={rng.choice(silos): 20.0} if rng.random() < 0.15 else {},
+    )
+
+
+def _leg_crash(rng: random.Random, silos: tuple[str, ...]) -> Crash:
+    step = rng.choice((*LEG_STEPS, Step.CHARGED))
+    party = HUB if step in HUB_LEG_STEPS else rng.choice(silos)
+    at: AtTime | AtStep | AtSync = AtStep(rng.choice(tuple(When)), step, rng.randrange(1, 6))
+    if rng.random() < 0.3:
+        at = rng.choice((AtTime(rng.uniform(0.0, 20.0)), AtSync(rng.randrange(1, 60))))
+    return Crash(party, at, rng.uniform(0.1, MAX_DOWN_SECONDS))
 
 
 def _crashes(rng: random.Random, silos: tuple[str, ...], beginning: Beginning) -> tuple[Crash, ...]:

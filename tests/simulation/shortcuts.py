@@ -23,7 +23,7 @@ import policies.files
 import privacy.accounting
 import silo.rows
 import silo.site
-from policies.decision import reauthorize
+from policies.decisions.decision import reauthorize
 from policies.signing import PublicKey
 from policies.silo_policy import SiloPolicy
 from privacy.dpsgd import PerUserGradients
@@ -36,26 +36,37 @@ R = TypeVar("R")
 REMEMBERED = 5_000
 
 
-@contextmanager
-def shortcuts() -> Iterator[None]:
-    """Remember answers while the block runs."""
-    with pytest.MonkeyPatch.context() as patch:
-        _remember(patch, rfc8785, "dumps", key=repr)
-        _remember(patch, SiloPolicy, "model_validate_json", key=_all)
-        _remember(patch, PublicKey, "verify", key=_all)
-        _remember(patch, policies.files, "trust_charter", key=_on_its_day)
-        _remember(patch, policies.files, "trust_policy", key=_on_its_day)
-        _remember(patch, privacy.accounting, "epsilon_pld", key=lambda events, delta: (tuple(events), delta))
-        _remember(patch, summation, "load_own_context", key=_all)
-        _remember(patch, summation, "keyless_context_bytes", key=lambda: 0)
-        _remember(patch, policies.files, "dump_yaml", key=lambda model, header: (repr(model), header))
-        patch.setattr(silo.site, "reauthorize", _by_identity(reauthorize))
-        _remember(patch, silo.rows, "load_rows", key=_of_its_sources)
-        _remember(patch, PerUserGradients, "start_up_self_test", key=lambda self, *batch: self.num_values)
-        patch.setattr(KeyHolder, "from_secret", lru_cache(64)(KeyHolder.from_secret))
-        patch.setattr(Catalogue, "load", _by_file(Catalogue.load))
-        with _rare_collections():
+class Shortcuts:
+    """Answers that simulations share; given only while ``taken``, so that no other test hears one."""
+
+    def __init__(self) -> None:
+        self._detours: list[tuple[object, str, Callable[..., Any]]] = [
+            (silo.site, "reauthorize", _by_identity(reauthorize)),
+            (KeyHolder, "from_secret", lru_cache(64)(KeyHolder.from_secret)),
+            (Catalogue, "load", _by_file(Catalogue.load)),
+        ]
+        self._remember(rfc8785, "dumps", key=repr)
+        self._remember(SiloPolicy, "model_validate_json", key=_all)
+        self._remember(PublicKey, "verify", key=_all)
+        self._remember(policies.files, "trust_charter", key=_on_its_day)
+        self._remember(policies.files, "trust_policy", key=_on_its_day)
+        self._remember(privacy.accounting, "epsilon_pld", key=lambda events, delta: (tuple(events), delta))
+        self._remember(summation, "load_own_context", key=_all)
+        self._remember(summation, "keyless_context_bytes", key=lambda: 0)
+        self._remember(policies.files, "dump_yaml", key=lambda model, header: (repr(model), header))
+        self._remember(silo.rows, "load_rows", key=_of_its_sources)
+        self._remember(PerUserGradients, "start_up_self_test", key=lambda self, *batch: self.num_values)
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Answer from memory while the block runs."""
+        with pytest.MonkeyPatch.context() as patch, _rare_collections():
+            for owner, name, detour in self._detours:
+                patch.setattr(owner, name, detour)
             yield
+
+    def _remember(self, owner: object, name: str, *, key: Callable[..., Hashable]) -> None:
+        self._detours.append((owner, name, _remembering(getattr(owner, name), key)))
 
 
 @contextmanager
@@ -71,12 +82,11 @@ def _rare_collections() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _remember(patch: pytest.MonkeyPatch, owner: object, name: str, *, key: Callable[..., Hashable]) -> None:
-    function = getattr(owner, name)
-    answers: dict[Hashable, Any] = {}
+def _remembering(function: Callable[..., R], key: Callable[..., Hashable]) -> Callable[..., R]:
+    answers: dict[Hashable, R] = {}
 
     @wraps(function)
-    def remembered(*args: Any, **kwargs: Any) -> Any:
+    def remembered(*args: Any, **kwargs: Any) -> R:
         of = key(*args, **kwargs)
         if of not in answers:
             if len(answers) > REMEMBERED:
@@ -84,7 +94,7 @@ def _remember(patch: pytest.MonkeyPatch, owner: object, name: str, *, key: Calla
             answers[of] = function(*args, **kwargs)
         return answers[of]
 
-    patch.setattr(owner, name, remembered)
+    return remembered
 
 
 def _all(*args: Hashable, **kwargs: Hashable) -> Hashable:

@@ -14,21 +14,25 @@ import pytest
 
 import silo.jobs.open
 from federation import client, steps
+from federation.legs import desk
+from federation.legs.legs import LegPurpose
 from federation.messages import PostKind, parse_envelope
 from federation.rounds import JobState
 from federation.steps import Step
 from federation.transport.codec import Method
 from federation.transport.connection import Patience, WireConnection
 from privacy.errors import ArchipelError, PeerError
+from silo.vertical.contents import CONTENTS
 from tests.simulation.clock import EPOCH, OWNER, VirtualTimeLoop
 from tests.simulation.network import Network
 from tests.simulation.parties import Hub, Silo, SimulatedParty
-from tests.simulation.probes import InlineAdder, KeyPool, Notebook
+from tests.simulation.probes import InlineAdder, KeyPool, Notebook, match_inline
 from tests.simulation.processes import HEAL_SECONDS, Killed, Process
 from tests.simulation.schedules import AtTime, Beginning, Command, Request, Restore, Schedule
 from tests.simulation.stages import Stage
 from tests.simulation.trace import Trace, logged_into
 from tests.simulation.world import Template, copy_disk
+from tests.support.vertical_federation import OpaqueContent
 
 MAX_SECONDS = HEAL_SECONDS + 1800.0
 """By then every job has ended at every silo."""
@@ -235,6 +239,9 @@ class Simulation:
             patch.setattr(steps, "_failpoint", self.on_step)
             patch.setattr(os, "fsync", self.on_sync)
             patch.setattr(silo.jobs.open, "SumWorker", InlineAdder)
+            patch.setattr(desk, "run_match", match_inline)
+            for purpose in LegPurpose:
+                patch.setitem(CONTENTS, purpose, OpaqueContent())
             yield
 
     def _disk(self, name: str, source: Path) -> Path:

@@ -13,7 +13,7 @@ from federation.rounds import JobState
 from tests.simulation.invariants import check
 from tests.simulation.probes import KeyPool
 from tests.simulation.schedules import Beginning, Schedule, schedule_of
-from tests.simulation.shortcuts import shortcuts
+from tests.simulation.shortcuts import Shortcuts
 from tests.simulation.simulation import Simulation
 from tests.simulation.stages import Stage
 from tests.simulation.trace import Trace
@@ -54,10 +54,10 @@ class Outcome:
 
 
 @contextmanager
-def simulator() -> Iterator[Simulator]:
-    """Make everything that simulations share."""
-    with template() as disks, shortcuts():
-        yield Simulator(disks, KeyPool(NUM_KEYS))
+def simulator(*, vertical: bool = False) -> Iterator[Simulator]:
+    """Make everything that simulations share; vertical jobs have their own disks, and no pool of keys."""
+    with template(vertical=vertical) as disks:
+        yield Simulator(disks, KeyPool(1 if vertical else NUM_KEYS), Shortcuts())
 
 
 class Simulator:
@@ -66,9 +66,11 @@ class Simulator:
     Args:
         template: the disks to begin with.
         keys: job keys.
+        shortcuts: to be taken by whoever runs more than one.
     """
 
-    def __init__(self, template: Template, keys: KeyPool) -> None:
+    def __init__(self, template: Template, keys: KeyPool, shortcuts: Shortcuts) -> None:
+        self.shortcuts = shortcuts
         self._template = template
         self._keys = keys
         self._stages: dict[tuple[str, Beginning], Stage] = {}
@@ -113,7 +115,7 @@ class Simulator:
             )
 
     def _collect_garbage(self) -> None:
-        """The loops and tasks of simulations that are over; ``shortcuts`` lets nobody else do it."""
+        """The loops and tasks of simulations that are over; ``Shortcuts.taken`` lets nobody else do it."""
         self._num_runs += 1
         if self._num_runs % RUNS_PER_COLLECTION == 0:
             gc.collect()

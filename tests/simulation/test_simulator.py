@@ -28,7 +28,7 @@ from tests.simulation.simulator import Outcome, Simulator
 from tests.simulation.world import HUB, SILOS
 
 ROOT = Path(__file__).parents[2]
-NUM_SEEDS, BLOCK = 960, 20
+NUM_SEEDS, BLOCK = 1000, 20
 DIRECTED = 1_000_000
 """Schedules that a test composes itself are numbered from here, so that none has the randomness of a seed."""
 
@@ -116,7 +116,9 @@ def test_another_process_replays_the_same_trace(simulator: Simulator) -> None:
     command = [sys.executable, "-m", "tests.simulation", *map(str, seeds), "--digest"]
     hash_seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
     environment = os.environ | {"PYTHONHASHSEED": hash_seed}
-    printed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    printed = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=120
+    )
     assert printed.stdout.split() == [simulator.run(seed).trace.digest() for seed in seeds]
 
 

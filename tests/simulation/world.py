@@ -20,8 +20,9 @@ import polars as pl
 
 from policies.administration import sign_policy
 from policies.catalog import render_template
-from policies.drafting import Draft, complete_plan
-from policies.plan import Plan
+from policies.plans.drafting import Draft, complete_plan
+from policies.plans.plan import Plan
+from policies.plans.vertical.drafting import VerticalDraft, complete_vertical_plan
 from silo.data.catalogue import Catalogue, CatalogueItem
 from tests.contracts.federation_directories import Federation, make_federation
 from tests.simulation.clock import EPOCH
@@ -29,6 +30,8 @@ from tests.simulation.clock import EPOCH
 HUB = "hub"
 SILOS = ("shop-a", "shop-b", "shop-c", "shop-d")
 NUM_ITEMS, NUM_USERS, MAX_USERS = 6, 10, 16
+CAPACITY = 70
+"""Of a silo's list in a vertical job: two blocks of slots."""
 EPSILON, DELTA = 8.0, 1e-5
 EXPIRES = date(2031, 1, 1)
 CHECKING = ("shop-b", "shop-d")
@@ -60,6 +63,11 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         "round_minutes": 0.25,
     },
 }  # fmt: skip
+VERTICAL: dict[str, dict[str, Any]] = {
+    # lists of people round the ring, slots, a key, blocks, moments: what travels is opaque
+    "alignment": {"silos": SILOS[:3]},
+}
+ALL = SCENARIOS | VERTICAL
 
 
 @dataclass(frozen=True)
@@ -80,17 +88,17 @@ class Template:
 
 
 @contextmanager
-def template() -> Iterator[Template]:
+def template(*, vertical: bool = False) -> Iterator[Template]:
     """Make the disks, in memory where the machine has a file system for that."""
     memory = Path("/dev/shm")
     root = Path(tempfile.mkdtemp(prefix="archipel-", dir=memory if os.access(memory, os.W_OK) else None))
     try:
-        yield _make(root)
+        yield _make(root, vertical=vertical)
     finally:
         shutil.rmtree(root)
 
 
-def _make(root: Path) -> Template:
+def _make(root: Path, *, vertical: bool) -> Template:
     parties = make_federation(root / "template", silos=SILOS)
     parties.install_charter()
     items = (
@@ -100,13 +108,15 @@ def _make(root: Path) -> Template:
     catalogue = Catalogue.from_items(items)
     path = catalogue.save(root / "catalogues")
     for seed, name in enumerate(SILOS):
-        _furnish(parties.parties[name].directory, name, seed)
-    return Template(
-        root, parties, {name: _plan(catalogue, **fields) for name, fields in SCENARIOS.items()}, path
-    )
+        _furnish(parties.parties[name].directory, name, seed, vertical=vertical)
+    if vertical:
+        plans = {name: _vertical_plan(catalogue, **fields) for name, fields in VERTICAL.items()}
+    else:
+        plans = {name: _plan(catalogue, **fields) for name, fields in SCENARIOS.items()}
+    return Template(root, parties, plans, path)
 
 
-def _furnish(directory: Path, name: str, seed: int) -> None:
+def _furnish(directory: Path, name: str, seed: int, *, vertical: bool) -> None:
     """Rows and a signed policy."""
     rows = [
         (f"{name}-{user}", f"i{(user * (seed + 1) + step * (1 + user % 2)) % NUM_ITEMS}")
@@ -119,9 +129,12 @@ def _furnish(directory: Path, name: str, seed: int) -> None:
     policy = render_template(
         "retailer", silo=name, expires=EXPIRES, with_members=[other for other in SILOS if other != name],
         source={"parquet": "data/*.parquet"}, columns={"user_id": "user_id", "item_id": "item_id"},
-        epsilon=EPSILON, delta=DELTA, max_epsilon_per_plan=EPSILON, min_silos=2, max_silos_per_user=1,
-        min_colluding_silos=1, verify_sums=1.0 if name in CHECKING else 0.0,
+        epsilon=EPSILON, delta=DELTA, max_epsilon_per_plan=EPSILON, min_silos=2,
+        max_silos_per_user=3 if vertical else 1, min_colluding_silos=1,
+        verify_sums=1.0 if name in CHECKING else 0.0,
     )  # fmt: skip
+    if vertical:
+        policy += f"\nalignment: {{capacity: {CAPACITY}, min_intersection: 20, max_runs_per_30_days: 9}}\n"
     (directory / "policy.yaml").write_text(policy)
     sign_policy(directory, EPOCH)
 
@@ -132,6 +145,16 @@ def _plan(catalogue: Catalogue, **fields: Any) -> Plan:
             catalogue_sha256=catalogue.sha256, catalogue_items=NUM_ITEMS, target_epsilon=EPSILON,
             target_delta=DELTA, max_users_per_silo=MAX_USERS, max_silos_per_user=1,
             max_interactions_per_user=4, **fields,
+        )
+    )  # fmt: skip
+
+
+def _vertical_plan(catalogue: Catalogue, silos: tuple[str, ...]) -> Plan:
+    return complete_vertical_plan(
+        VerticalDraft(
+            label=silos[0], features=dict.fromkeys(silos[1:], "user"), catalogue_sha256=catalogue.sha256,
+            catalogue_items=NUM_ITEMS, target_epsilon=EPSILON, target_delta=DELTA,
+            capacities=dict.fromkeys(silos, CAPACITY), min_intersection=20,
         )
     )  # fmt: skip
 

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from federation.messages import Ephemeral, PostKind, parse_envelope
 from federation.rounds import JobState, fold
-from policies.plan import Plan
-from policies.price import RoundShape, schedule
+from policies.plans.plan import Plan
+from policies.plans.price import RoundShape, schedule
 from privacy.agreement import EphemeralKey, Purpose, pair_key
 from privacy.encryption.frames import read_stream
 from privacy.encryption.keyholder import KeyHolder
-from privacy.encryption.summation import Summation
 from privacy.masking import Masks
-from privacy.packing import PLAIN_MODULUS, SLOTS_PER_FRAME
+from privacy.packing import PLAIN_MODULUS
+from silo.audit.attack.streams import open_streams
 from silo.finished import load_finished
 from silo.models.base import get_family
 from silo.rows import load_rows
@@ -33,6 +33,7 @@ from tests.support.recorded_demo import HUB, SILOS, RecordedDemo
 Integers = NDArray[np.int64]
 
 GROUP_KEY_BYTES = 32
+__all__ = ["CapturedJob", "SiloSecrets", "open_streams"]
 FIRST = {"round": 1, "attempt": 1}
 
 
@@ -164,9 +165,3 @@ class CapturedJob:
         known = {name: self.pair_key(self.silos[name], victim) for name in colluders}
         masks = Masks(known, victim).apply(np.zeros_like(slots))
         return (slots - masks) % PLAIN_MODULUS
-
-
-def open_streams(frames: list[bytes], holder: KeyHolder) -> Integers:
-    """Slots of any frames (honest code opens sums only: an adversary adds an encryption of zero)."""
-    summation, zeros = Summation(), holder.encrypt(np.zeros(SLOTS_PER_FRAME, np.int64))
-    return np.concatenate([holder.decrypt(summation.sum_frames([frame, zeros])) for frame in frames])

@@ -60,6 +60,7 @@ def _limits(
         "maxLength": lambda: not isinstance(value, str) or len(value) <= rule,
         "minItems": lambda: not isinstance(value, list) or len(value) >= rule,
         "maxItems": lambda: not isinstance(value, list) or len(value) <= rule,
+        "minProperties": lambda: not isinstance(value, dict) or len(value) >= rule,
         "maxProperties": lambda: not isinstance(value, dict) or (length or 0) <= rule,
         "required": lambda: not isinstance(value, dict) or set(rule) <= value.keys(),
     }

@@ -23,8 +23,8 @@ from federation.transport.connection import Patience
 from federation.transport.inprocess import connect_in_process
 from policies.administration import sign_policy
 from policies.catalog import render_template
-from policies.drafting import Draft, complete_plan
-from policies.plan import Plan
+from policies.plans.drafting import Draft, complete_plan
+from policies.plans.plan import Plan
 from silo.agent import Agent
 from silo.site import Site
 from silo.worker import Worker

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.price import RoundShape
+from policies.plans.price import RoundShape
 from privacy.noise import NoisedIntegers, NoiseShare
 
 Integers = NDArray[np.int64]
@@ -31,6 +31,13 @@ def noise_of_another_generator(signal: Integers, shape: RoundShape, contributors
     event: Any = None
     noise = np.rint(np.random.default_rng().normal(0, shape.share_std, signal.shape)).astype(np.int64)
     return NoisedIntegers(_clamped(signal, shape) + noise, event)
+
+
+def noise_that_is_not_rounded(signal: Integers, shape: RoundShape, contributors: int) -> NoisedIntegers:
+    """Real-valued noise under the event of the discrete one: what floating point leaves of it can be read."""
+    noise = np.random.default_rng().normal(0, shape.share_std_among(contributors), signal.shape)
+    unrounded: Any = _clamped(signal, shape) + noise
+    return NoisedIntegers(unrounded, shape.step_event)
 
 
 def half_the_noise(signal: Integers, shape: RoundShape, contributors: int) -> NoisedIntegers:

@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from policies.drafting import Draft, complete_plan
-from policies.plan import Plan
-from policies.price import schedule
+from policies.plans.drafting import Draft, complete_plan
+from policies.plans.plan import Plan
+from policies.plans.price import schedule
 from policies.silo_policy import Dataset
 from privacy.agreement import round_digest
 from silo.session import Course, OpenedSum

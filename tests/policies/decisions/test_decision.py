@@ -9,16 +9,16 @@ import pytest
 
 from policies.canonical import digest
 from policies.catalog import render_template
-from policies.charter import Charter
-from policies.decision import (
+from policies.charters.charter import Charter
+from policies.decisions.decision import (
     Authorization,
     AuthorizationMismatchError,
     PolicyDeniedError,
     authorize,
     reauthorize,
 )
-from policies.plan import Plan
-from policies.price import reserved_events
+from policies.plans.plan import Plan
+from policies.plans.price import reserved_events
 from policies.silo_policy import SiloPolicy
 from policies.validation import parse_yaml
 from privacy.budget import RenyiFilter
@@ -66,7 +66,7 @@ def test_the_only_sum_of_a_job_is_always_verified() -> None:
 
 def test_nobody_else_makes_an_authorization() -> None:
     fields = vars(decide(PLAN))
-    with pytest.raises(TypeError, match=r"policies\.decision only"):
+    with pytest.raises(TypeError, match=r"policies\.decisions\.decision only"):
         Authorization(**fields, token=object())
 
 
@@ -99,6 +99,7 @@ REASONS: list[Refusal] = [
         lambda: refusals(make_plan(metrics_epsilon=0.2, holdout="last"), make_policy(metrics="none")),
     ),
     ("catalogue_not_accepted", lambda: refusals(PLAN, make_policy(catalogues=["cd" * 32]))),
+    ("item_list_missing", lambda: refusals(make_plan(family="language", encoder_sha256="cd" * 32))),
     ("family_not_accepted", lambda: refusals(PLAN, make_policy(families=["popularity", "linear"]))),
     ("family_not_accepted", lambda: refusals(PLAN, make_policy(families=[]))),
     ("too_many_rounds", lambda: refusals(make_plan(family="autoencoder"), make_policy(max_rounds=59))),

@@ -9,9 +9,9 @@ from typer.testing import CliRunner, Result
 
 from policies.canonical import digest, sha256_hex
 from policies.files import load_yaml
-from policies.plan import Plan
-from policies.plan_commands import CatalogueFileError, plan_app, read_catalogue
-from policies.price import plan_epsilon
+from policies.plans.commands import CatalogueFileError, plan_app, read_catalogue
+from policies.plans.plan import Plan
+from policies.plans.price import plan_epsilon
 from privacy.errors import ExitCode
 from tests.contracts.decision_scene import ORDERS, refusals
 
@@ -185,6 +185,19 @@ def test_an_autoencoder_takes_nothing_but_its_name(catalogue: Path, tmp_path: Pa
     assert refusals(plan) == set()
 
 
+def test_a_sequence_model_takes_nothing_but_its_name(catalogue: Path, tmp_path: Path) -> None:
+    plan = written(catalogue, tmp_path / "plan.yaml", family="sequence")
+    model = plan.model.model_dump()
+    assert (model["architecture"], model["places"], model["input_dropout"]) == ("transformer", 20, 0.0)
+    assert plan.popularity is not None
+    masked = written(
+        catalogue, tmp_path / "masked.yaml", family="sequence", architecture="masked", layers="2"
+    )
+    model = masked.model.model_dump()
+    assert (model["architecture"], model["layers"], model["input_dropout"]) == ("masked", 2, 0.2)
+    assert refusals(plan) == refusals(masked) == set()
+
+
 def test_everything_about_a_training_can_be_said(catalogue: Path, tmp_path: Path) -> None:
     plan = written(
         catalogue,
@@ -249,6 +262,9 @@ def test_the_file_comments_what_a_training_is_made_of(catalogue: Path, tmp_path:
         ({"family": "autoencoder", "start_from": "abc"}, "64 hexadecimal digits"),
         ({"family": "autoencoder", "features": "41"}, "at most as many columns"),
         ({"family": "autoencoder", "round_minutes": "4"}, "every round waits"),
+        ({"family": "autoencoder", "architecture": "gru"}, "known here: family, features, hidden"),
+        ({"family": "sequence", "input_dropout": "0.2"}, "asked for every next item and hides none"),
+        ({"family": "sequence", "features": "41"}, "at most as many columns"),
         ({"family": "autoencoder", "rank": "4"}, "known here: family, features, hidden"),
         ({"family": "item-graph", "rounds": "4"}, "one secure sum"),
         ({"family": "item-graph", "sample_rate": "0.5"}, "counts every user once"),

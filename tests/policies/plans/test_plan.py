@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from policies.canonical import canonical_bytes, digest
-from policies.plan import Plan
-from policies.plan_text import render_plan
+from policies.plans.plan import Plan
+from policies.plans.text import render_plan
 from policies.validation import parse_yaml
 from privacy.budget import RenyiFilter, ZcdpFilter
 from tests.contracts.decision_scene import ORDERS, altered, make_plan, plan_document

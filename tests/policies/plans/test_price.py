@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from policies.drafting import complete_plan, recalibrate
-from policies.plan import Plan
-from policies.price import (
+from policies.plans.drafting import complete_plan, recalibrate
+from policies.plans.plan import Plan
+from policies.plans.price import (
     FINEST_GRID,
     LARGEST_ACCOUNT_EPSILON,
     MAX_ROUNDING_COST,
@@ -32,7 +32,7 @@ from policies.price import (
     training_shape,
     weight_at,
 )
-from policies.shapes import GOOD_ROUNDING_COST, MAX_SHARE_STD, signal_range
+from policies.plans.shapes import GOOD_ROUNDING_COST, MAX_SHARE_STD, signal_range
 from policies.silo_policy import AccountBudget
 from policies.validation import PolicyFileError
 from privacy.accounting import (

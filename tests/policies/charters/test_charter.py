@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import ValidationError
 
-from policies.charter import Administrators, Card, Charter, Member, check_certificate
+from policies.charters.charter import Administrators, Card, Charter, Member, check_certificate
 from policies.signing import PrivateKey, SignatureError
 from tests.contracts.policy_scene import certificate, make_hub, make_scene, make_silo, pinned
 

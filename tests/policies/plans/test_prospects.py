@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from policies.drafting import recalibrate
-from policies.price import committed_events, plan_epsilon, reserved_events, schedule
-from policies.prospects import (
+from policies.plans.drafting import recalibrate
+from policies.plans.price import committed_events, plan_epsilon, reserved_events, schedule
+from policies.plans.prospects import (
     USEFUL_REACH,
     OneSumError,
     milestones,
@@ -118,9 +118,13 @@ def test_statistics_have_no_rounds_to_ask_for() -> None:
         ("item-graph", 1000, 2.0, True),
         ("autoencoder", 500, 4.0, False),
         ("autoencoder", 1000, 1.0, False),
-        ("autoencoder", 1000, 4.0, False),
-        ("autoencoder", 6040, 2.0, True),
-        ("autoencoder", 6040, 4.0, True),
+        ("autoencoder", 1000, 2.0, False),
+        ("autoencoder", 1000, 4.0, True),
+        ("autoencoder", 2000, 1.0, False),
+        ("autoencoder", 2000, 2.0, True),
+        ("autoencoder", 4000, 0.5, False),
+        ("autoencoder", 4000, 1.0, True),
+        ("autoencoder", 6040, 0.5, True),
     ],
 )
 def test_the_rule_says_of_measured_runs_what_they_showed(

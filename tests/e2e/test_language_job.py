@@ -1,0 +1,130 @@
+"""Two silos that sell different things train one model over item texts; a third one only adopts it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("transformers", reason="needs the extra language")
+
+from silo.adopting import adopt
+from silo.data.catalogue import Catalogue, CatalogueItem
+from silo.evaluation import evaluate
+from silo.finished import load_finished
+from silo.language.files import EncoderFiles
+from silo.language.store import add_encoder
+from silo.local.serving import served_model
+from silo.recommending import recommend_alone
+from silo.rows import load_rows
+from tests.contracts.small_federation import SmallFederation, in_process, make_small_federation
+from tests.support.tiny_encoder import WORDS, make_tiny_encoder
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+ROUNDS = 3
+
+
+def own_items(name: str) -> Catalogue:
+    """Twenty items of one silo: no id occurs anywhere else."""
+    titles = enumerate(product(WORDS[:5], WORDS[5:9]))
+    return Catalogue(
+        tuple(
+            CatalogueItem(item_id=f"{name}-{number:03d}", title=" ".join(title)) for number, title in titles
+        )
+    )
+
+
+def make_language_federation(root: Path, **draft: object) -> SmallFederation:
+    encoder = make_tiny_encoder(root / "encoder")
+    made = make_small_federation(
+        root,
+        silos=("shop-a", "shop-b"),
+        own_items=own_items,
+        family="language",
+        encoder_sha256=EncoderFiles.check(encoder).sha256,
+        text_dimensions=4,
+        hidden=4,
+        rounds=ROUNDS,
+        holdout="random",
+        metrics_epsilon=0.5,
+        **draft,
+    )
+    for name in made.names:
+        add_encoder(made.directory(name), encoder)
+    return made
+
+
+def test_silos_with_disjoint_catalogues_train_one_model_and_a_newcomer_adopts_it(tmp_path: Path) -> None:
+    federation = make_language_federation(tmp_path)
+
+    async def play() -> str:
+        async with in_process(federation) as running:
+            job = await running.submit()
+            state = await running.finish(job)
+            assert (state.outcome, state.num_rounds, state.burned) == ("completed", ROUNDS + 1, 0)
+            return job
+
+    job = asyncio.run(play())
+    checkpoints = {
+        (federation.directory(name) / "jobs" / job / "checkpoint.safetensors").read_bytes()
+        for name in federation.names
+    }
+    assert len(checkpoints) == 1
+    for name in federation.names:
+        finished = load_finished(federation.directory(name), job)
+        assert finished.catalogue == own_items(name)
+        rows = load_rows(federation.directory(name), finished.plan, finished.dataset)
+        assert evaluate(finished.recommender, rows.train, rows.held_out)["recall@10"] > 0
+        user = federation.rows[name]["user_id"][0]
+        found = recommend_alone(federation.directory(name), None, user, 5)
+        assert {item["item_id"].rsplit("-", 1)[0] for item in found["items"]} == {name}
+    _newcomer_adopts(federation, job)
+
+
+def _newcomer_adopts(federation: SmallFederation, job: str) -> None:
+    """A silo that was in no job: its items, its people, the others' weights, and not one epsilon."""
+    others = make_small_federation(federation.root / "later", silos=("shop-y", "shop-z"), own_items=own_items)
+    newcomer, left = others.directory("shop-z"), federation.directory("shop-a") / "jobs" / job
+    add_encoder(newcomer, federation.root / "encoder")
+    before = (newcomer / "ledger.db").exists()
+    made = adopt(
+        newcomer,
+        left / "plan.yaml",
+        left / "checkpoint.safetensors",
+        reference=federation.catalogue_path,
+    )
+    assert made["catalogue_sha256"] == own_items("shop-z").sha256
+    assert (newcomer / "ledger.db").exists() == before
+    served = served_model(newcomer, None, None)
+    assert (served.jobs, served.catalogue) == ((made["job"],), own_items("shop-z"))
+    assert np.isfinite(served.model.scores(others_histories(others))).all()
+    found = recommend_alone(newcomer, None, others.rows["shop-z"]["user_id"][0], 5)
+    assert found["fallback"] is None
+    assert all(item["item_id"].startswith("shop-z") for item in found["items"])
+
+
+def others_histories(federation: SmallFederation) -> object:
+    finished = load_finished(federation.directory("shop-z"))
+    return load_rows(federation.directory("shop-z"), finished.plan, finished.dataset).train.matrix()
+
+
+def test_a_silo_without_the_encoder_says_so_before_anything_is_paid(tmp_path: Path) -> None:
+    federation = make_language_federation(tmp_path)
+    shutil.rmtree(federation.directory("shop-b") / "encoders")
+
+    async def play() -> None:
+        async with in_process(federation) as running:
+            job = await running.submit()
+            state = await running.finish(job)
+            assert state.outcome == "denied"
+            reasons = json.loads((federation.directory("shop-b") / "jobs" / job / "denial.json").read_bytes())
+            assert [reason["code"] for reason in reasons] == ["text_encoder_missing"]
+            assert running.sites["shop-b"].ledger.status("customers").committed == ()
+
+    asyncio.run(play())
