@@ -1,10 +1,10 @@
 """Choose the autoencoder's defaults, on synthetic marketplaces that no result is reported on.
 
-Each constant is varied alone, around those of ``policies/recipes.py`` and ``silo/models/autoencoder.py``; one
-is replaced only by a value that is better by ``MARGIN`` in the mean over all cells: by more than runs of the
-same plan differ. The production family trains on the production schedule, on pooled rows, with the noise that
-the shares of four silos add up to (one colluding silo covered). The result says what was tried and whether
-the code's constants are the chosen ones.
+Each constant is varied alone, around those of ``policies/plans/recipes.py`` and
+``silo/models/autoencoder.py``; one is replaced only by a value that is better by ``MARGIN`` in the mean
+over all cells: by more than runs of the same plan differ. The production family trains on the production
+schedule, on pooled rows, with the noise that the shares of four silos add up to (one colluding silo
+covered). The result says what was tried and whether the code's constants are the chosen ones.
 
     python benchmarks/choose_autoencoder_defaults.py
 """
@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from policies.drafting import Draft, complete_plan
-from policies.plan import Plan
-from policies.recipes import RECIPES
+from policies.plans.drafting import Draft, complete_plan
+from policies.plans.plan import Plan
+from policies.plans.recipes import RECIPES
 from silo.data.cleaning import clean
 from silo.data.interactions import Interactions
 from silo.data.public_sets import PublicSet

@@ -28,7 +28,9 @@ Record = dict[str, Any]
 Check = dict[str, Any]
 
 
-def run_demo(name: str, data: Path, out: Path, asked: Mapping[str, str]) -> Record:
+def run_demo(
+    name: str, data: Path, out: Path, asked: Mapping[str, str], kept: Iterable[str] = KEPT
+) -> Record:
     """Run one demo; returns its figures, or what went wrong.
 
     Args:
@@ -36,6 +38,7 @@ def run_demo(name: str, data: Path, out: Path, asked: Mapping[str, str]) -> Reco
         data: folder of the set.
         out: where federation, log and figures go.
         asked: options of ``archipel demo``, without data and places.
+        kept: keys of its JSON.
     """
     out.mkdir(parents=True, exist_ok=True)
     target = out / f"{name}.json"
@@ -55,7 +58,7 @@ def run_demo(name: str, data: Path, out: Path, asked: Mapping[str, str]) -> Reco
         message = " ".join(last).replace(str(data), data.name) or "no figures were written"
         return record | {"state": "failed", "exit_code": done.returncode, "message": message}
     told = json.loads(target.read_text())
-    return record | {"state": "finished"} | {name: told[name] for name in KEPT}
+    return record | {"state": "finished"} | {name: told[name] for name in kept}
 
 
 def code_version() -> dict[str, Any]:

@@ -27,14 +27,15 @@ from process_tree import family_cpu_seconds
 from reporting import Page, Terminal, add_json_option, header, write
 
 from federation.job_state import JobState, Phase
-from policies.drafting import Draft, complete_plan
 from policies.files import write_atomically
-from policies.plan_text import render_plan
+from policies.plans.drafting import Draft, complete_plan
+from policies.plans.text import render_plan
 from silo.data.synthetic import marketplace
 from silo.demo.dataset import DemoData, prepare
 from silo.demo.processes import Processes
 from silo.demo.settings import DemoSettings
-from silo.demo.world import World, follow_job, found, rounded_up, start_parties, submit_plan, wait_for_models
+from silo.demo.staging import HorizontalStaging, rounded_up
+from silo.demo.world import World, follow_job, found, start_parties, submit_plan, wait_for_models
 from silo.jobs.contribute import LEAVING_SECONDS
 
 ITEMS, USERS_PER_SILO = 50, 16
@@ -109,7 +110,7 @@ def watch_rounds(silos: int, rounds: int, out: Path) -> list[Mark]:
     world = World(out, settings)
     world.root.mkdir(parents=True, exist_ok=True)
     with Processes() as processes:
-        found(world, data, processes, lambda _: None)
+        found(world, HorizontalStaging(settings, data), processes, lambda _: None)
         write_plan(world, data, rounds)
         start_parties(world, processes)
         job = submit_plan(world, processes)

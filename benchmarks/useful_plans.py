@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from policies.drafting import Draft, complete_plan
-from policies.plan import Plan
-from policies.prospects import need_of
+from policies.plans.drafting import Draft, complete_plan
+from policies.plans.plan import Plan
+from policies.plans.prospects import need_of
 from silo.data.interactions import Interactions
 from silo.demo.dataset import DemoData, load_set, prepare
 from silo.demo.settings import DemoSettings

@@ -1,4 +1,4 @@
-"""Write the tables of ``docs/benchmarks.md`` from the results beside this script.
+"""Write the tables of ``docs/benchmarks.md`` and ``docs/reference-results.md`` from the results beside it.
 
 What stands there between ``<!-- figures: NAME -->`` and ``<!-- end -->`` is replaced by what the benchmark
 of that name prints for ``results/NAME.json``, with the command and the machine that made it.
@@ -18,7 +18,8 @@ from pathlib import Path
 
 from reporting import RESULTS, Markdown
 
-PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = DOCS / "benchmarks.md", DOCS / "reference-results.md"
 PLACE = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -50,10 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if figures are stale")
     asked = parser.parse_args(arguments)
-    text = PAGE.read_text(encoding="utf-8")
+    stale = [page for page in PAGES if filled(page.read_text(encoding="utf-8")) != page.read_text("utf-8")]
     if asked.check:
-        return 0 if filled(text) == text else 1
-    PAGE.write_text(filled(text), encoding="utf-8")
+        return 1 if stale else 0
+    for page in stale:
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
     return 0
 
 

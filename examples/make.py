@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from policies.catalog import render_template
-from policies.drafting import Draft, complete_plan
-from policies.plan_text import render_plan
+from policies.plans.drafting import Draft, complete_plan
+from policies.plans.text import render_plan
+from policies.plans.vertical.drafting import VerticalDraft, complete_vertical_plan
 from privacy.budget import RenyiFilter
 from silo.config import DEFAULT_AGENT_TOML
 
@@ -104,18 +105,6 @@ SCENES = {
         ("uni-a", "uni-b", "uni-c"),
         {"purpose": "research", "target_epsilon": 8.0, "filter": ORDERS, "metrics_epsilon": 1.0},
     ),
-    "vertical-partner": Scene(
-        ("bank-a", "shop-b", "shop-c", "shop-d"),
-        {
-            "purpose": "offer-recommendation",
-            "family": "popularity",
-            "target_epsilon": 2.0,
-            "target_delta": 1e-6,
-            "max_silos_per_user": 4,
-            "colluding_silos": 2,
-            "max_interactions_per_user": 100,
-        },
-    ),
 }
 
 
@@ -131,6 +120,32 @@ def scene_plan(template: str) -> str:
     return render_plan(complete_plan(replace(DRAFT, silos=scene.silos, **scene.draft)))
 
 
+VERTICAL_PARTNERS = ("content", "shop", "social")
+VERTICAL_DRAFT = VerticalDraft(
+    label="shop",
+    features={"content": "user", "social": "user_row"},
+    catalogue_sha256=CATALOGUE_SHA256,
+    catalogue_items=1200,
+    target_epsilon=4.0,
+    target_delta=1e-6,
+    capacities={"shop": 20_000, "content": 10_000, "social": 15_000},
+    min_intersection=1_000,
+    holdout="random",
+    holdout_seed=7,
+)
+
+
+def vertical_policy() -> str:
+    """The ``vertical-partner`` template of a content platform beside a shop and a social network."""
+    me, *partners = VERTICAL_PARTNERS
+    return render_template("vertical-partner", silo=me, expires=date(2027, 6, 30), with_members=partners)
+
+
+def vertical_plan() -> str:
+    """A plan in which the shop recommends better by what the others know."""
+    return render_plan(complete_vertical_plan(VERTICAL_DRAFT))
+
+
 FILES: dict[str, Callable[[], str]] = {
     "policy.yaml": policy,
     "plan.yaml": plan,
@@ -138,6 +153,8 @@ FILES: dict[str, Callable[[], str]] = {
     "agent.toml": lambda: DEFAULT_AGENT_TOML,
     **{f"{name}/policy.yaml": partial(scene_policy, name) for name in SCENES},
     **{f"{name}/plan.yaml": partial(scene_plan, name) for name in SCENES},
+    "vertical-partner/policy.yaml": vertical_policy,
+    "vertical-partner/plan.yaml": vertical_plan,
 }
 
 if __name__ == "__main__":
