@@ -1,8 +1,8 @@
 """What bytes cost networks, and an index of items any model: size, time, lists and quality of exported files.
 
-The marketplace of ``sequence_marketplace.py``: synthetic people with visits of one taste in four silos, the
-last item by time held out; networks and an item graph learnt by the production families under one epsilon
-(delta 1e-5, one colluding silo covered). Each is exported as ONNX, whole and in bytes, and run by ONNX
+A smaller marketplace than that of ``federated_sequence.py``, in four silos, the last item by time held out;
+networks, from weights of a public eighth of the people, and an item graph are learnt by the production families
+under one epsilon (delta 1e-5, one colluding silo covered). Each is exported as ONNX, whole and in bytes, and run by ONNX
 Runtime on one thread; its item vectors as an index in bytes. Lists are compared with those of the model
 itself, of people and of made-up histories. Bytes come from the weights' own ranges: nothing is calibrated.
 
@@ -15,35 +15,34 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from compression import measure, show_records
 from local_blend import federate
 from reporting import Page, Terminal, add_json_option, header, write
-from sequence_marketplace import SILOS, plan_of
+from sequence_scene import MARKETPLACE, SETTINGS, Scene
 
-from silo.data.cleaning import clean
 from silo.data.interactions import Interactions
-from silo.data.splits import hold_out, partition_by_taste
-from silo.data.synthetic import marketplace
-from silo.demo.simulation import Simulation, simulate
+from silo.demo.simulation import simulate
 from silo.export.index import IndexedModel, ItemIndex
 from silo.export.measuring import made_up_histories, measure_privately, top_overlap
 from silo.export.scorers import ExportableModel, exportable
 from silo.export.writing import model_bytes
 
 
-def models_of(
-    parts: Sequence[Interactions], asked: argparse.Namespace
-) -> Iterator[tuple[str, ExportableModel]]:
-    """What is exported, by name."""
-    yield f"item graph, epsilon {asked.epsilon:g}", exportable("federated", federate(parts, asked.epsilon))
+def models_of(asked: argparse.Namespace) -> Iterator[tuple[str, ExportableModel, Scene]]:
+    """What is exported, by name, and whose lists it makes."""
+    small = replace(
+        SETTINGS[MARKETPLACE], users=asked.users, items=asked.items, rounds=asked.rounds
+    )
+    scene = Scene(small, asked.seed, None)
+    yield f"item graph, epsilon {asked.epsilon:g}", exportable("", federate(scene.parts, asked.epsilon)), scene
     for architecture in asked.architectures:
-        named = argparse.Namespace(**{**vars(asked), "architecture": architecture})
-        plan = plan_of(parts, named, asked.epsilon)
-        model = simulate(Simulation(plan, tuple(parts), 1, 1.0, is_clamped=True))
-        yield f"{architecture}, epsilon {asked.epsilon:g}", exportable("federated", model)
+        scene = Scene(replace(small, architecture=architecture), asked.seed, None)
+        model = simulate(replace(scene.federation(asked.epsilon), start=scene.start[0]))
+        yield f"{architecture}, epsilon {asked.epsilon:g}", exportable("", model), scene
 
 
 def measure_index(
@@ -85,7 +84,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--users", type=int, default=2_048)
     parser.add_argument("--items", type=int, default=1_200)
-    parser.add_argument("--places", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--epsilon", type=float, default=8.0)
     parser.add_argument("--seed", type=int, default=0)
@@ -95,15 +93,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(words)
     start = time.process_time()
     result = header("compression_networks", " ".join(["python benchmarks/compression_networks.py", *words]))
-    public = marketplace(asked.seed, asked.users, asked.items)
-    everything, _ = clean(public.rows, public.catalogue, max_interactions_per_user=200)
-    train, held_out = hold_out(everything, "last", seed=asked.seed)
-    silo_of = partition_by_taste(train.matrix(), len(SILOS), asked.seed)
-    parts = [train.select(np.flatnonzero(silo_of == silo)) for silo in range(len(SILOS))]
-    result |= {"users": train.num_users, "items": asked.items, "records": []}
-    for name, model in models_of(parts, asked):
-        result["records"] += [*measure(name, model, train, held_out)]
-        result["records"] += [*measure_index(name, model, train, held_out)]
+    result |= {"items": asked.items, "records": []}
+    for name, model, scene in models_of(asked):
+        result["users"] = scene.members.num_users
+        result["records"] += [*measure(name, model, scene.members, scene.held_out)]
+        result["records"] += [*measure_index(name, model, scene.members, scene.held_out)]
     result["processor_minutes"] = round((time.process_time() - start) / 60, 1)
     show(result, Terminal(asked.json))
     write(result, asked.json)
