@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from typing_extensions import override
 
 from policies.plans.models import SequenceModel
 from silo.models.architecture import Architecture, Batch, Vector, Weights, section_of
 from silo.models.features import public_basis
 from silo.models.sequence.asking import what_is_asked
+from silo.models.sequence.loss import next_item_losses
 from silo.models.sequence.network import FeatureNetwork, first_weights
 from silo.models.sequence.recommender import SequenceRecommender
 from silo.models.sequence.trunk import NO_ITEM
@@ -39,7 +39,8 @@ class SequenceArchitecture(Architecture):
     def __init__(self, plan: Plan, catalogue: Catalogue, popularity: Vector | None) -> None:
         super().__init__(plan, catalogue, popularity)
         self.model = section_of(plan, SequenceModel)
-        self.input_dropout, self.scored_places = self.model.input_dropout, self.model.places
+        self.input_dropout = self.model.input_dropout
+        self.inner_values = self.model.places * (self.model.features + self.model.hidden)
         weight = np.ones(len(catalogue)) if popularity is None else popularity
         basis = public_basis(catalogue, self.model.features, weight**POPULARITY_POWER)
         # Rows of mean square 1: a learning rate then means the same for small and large catalogues.
@@ -64,8 +65,8 @@ class SequenceArchitecture(Architecture):
     def loss_per_user(self, model: nn.Module, *batch: Tensor) -> Tensor:
         seen, wanted = batch
         is_asked = wanted != NO_ITEM
-        scores = model(seen, self._features)[is_asked] @ self._features.T + self._bias
-        losses = functional.cross_entropy(scores, wanted[is_asked], reduction="none")
+        vectors = model(seen, self._features)[is_asked]
+        losses = next_item_losses(vectors, wanted[is_asked], self._features, self._bias)
         of_users = torch.zeros(wanted.shape, dtype=losses.dtype).masked_scatter(is_asked, losses)
         return of_users.sum(dim=1) / is_asked.sum(dim=1).clamp(min=1)
 
