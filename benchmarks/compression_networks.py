@@ -1,10 +1,11 @@
 """What bytes cost networks, and an index of items any model: size, time, lists and quality of exported files.
 
 A smaller marketplace than that of ``federated_sequence.py``, in four silos, the last item by time held out;
-networks, from weights of a public eighth of the people, and an item graph are learnt by the production families
-under one epsilon (delta 1e-5, one colluding silo covered). Each is exported as ONNX, whole and in bytes, and run by ONNX
-Runtime on one thread; its item vectors as an index in bytes. Lists are compared with those of the model
-itself, of people and of made-up histories. Bytes come from the weights' own ranges: nothing is calibrated.
+an item graph, and networks from weights of a public eighth of the people, are learnt by the production
+families under one epsilon (delta 1e-5, one colluding silo covered). Each is exported as ONNX, whole and in
+bytes, and run by ONNX Runtime on one thread; its item vectors as an index in bytes. Lists are compared with
+those of the model itself, of people and of made-up histories. Bytes come from the weights' own ranges:
+nothing is calibrated.
 
     python benchmarks/compression_networks.py
 """
@@ -34,11 +35,13 @@ from silo.export.writing import model_bytes
 
 def models_of(asked: argparse.Namespace) -> Iterator[tuple[str, ExportableModel, Scene]]:
     """What is exported, by name, and whose lists it makes."""
-    small = replace(
-        SETTINGS[MARKETPLACE], users=asked.users, items=asked.items, rounds=asked.rounds
-    )
+    small = replace(SETTINGS[MARKETPLACE], users=asked.users, items=asked.items, rounds=asked.rounds)
     scene = Scene(small, asked.seed, None)
-    yield f"item graph, epsilon {asked.epsilon:g}", exportable("", federate(scene.parts, asked.epsilon)), scene
+    yield (
+        f"item graph, epsilon {asked.epsilon:g}",
+        exportable("", federate(scene.parts, asked.epsilon)),
+        scene,
+    )
     for architecture in asked.architectures:
         scene = Scene(replace(small, architecture=architecture), asked.seed, None)
         model = simulate(replace(scene.federation(asked.epsilon), start=scene.start[0]))
