@@ -29,7 +29,7 @@ def next_item_losses(vectors: Tensor, wanted: Tensor, features: Tensor, bias: Te
     Returns:
         (asked,) losses, each a function of its own row alone.
     """
-    losses: Tensor = _NextItemLosses.apply(vectors, wanted, features, bias)
+    losses: Tensor = _NextItemLosses.apply(vectors, wanted, features, bias)  # type: ignore[no-untyped-call]
     return losses
 
 
@@ -47,7 +47,7 @@ class _NextItemLosses(torch.autograd.Function):
         return losses
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, backprops: Tensor) -> tuple[Tensor, None, None, None]:
         (gradients,) = ctx.saved_tensors
         return gradients * backprops[:, None], None, None, None
