@@ -94,6 +94,7 @@ _COMMENTS_OF_OWN_LISTS: Final[Mapping[str, str]] = {
     "partition": "different users",
     "catalogue": "public texts that make the silos' own lists comparable",
     "catalogue.kind": "each silo ranks the item_list of its own policy",
+    "model.architecture": "bottleneck: its items added up | transformer | masked | gru | lstm | cnn",
 }
 
 

@@ -12,7 +12,7 @@ that.
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import scipy.sparse as sp
@@ -78,7 +78,7 @@ class GradientFamily(Family):
         CheckpointError: a ``start`` that does not fit.
     """
 
-    architecture: ClassVar[type[Architecture]]
+    architecture: type[Architecture]
 
     def __init__(
         self,

@@ -56,7 +56,9 @@ def small_catalogue(num_items: int = 30) -> Catalogue:
     return Catalogue(tuple(items))
 
 
-def small_rows(seed: int, catalogue: Catalogue, *, num_users: int = 40) -> pl.DataFrame:
+def small_rows(
+    seed: int, catalogue: Catalogue, *, num_users: int = 40, has_times: bool = False
+) -> pl.DataFrame:
     """Rows of one silo: users with a taste for every third item, more popular ones first."""
     rng = np.random.default_rng(seed)
     users, items = [], []
@@ -66,7 +68,9 @@ def small_rows(seed: int, catalogue: Catalogue, *, num_users: int = 40) -> pl.Da
         chosen = rng.choice(len(catalogue), size=8, replace=False, p=weights / weights.sum())
         users += [f"u{seed}-{user}"] * 8
         items += [catalogue.items[int(index)].item_id for index in chosen]
-    return pl.DataFrame({"user_id": users, "item_id": items})
+    rows = pl.DataFrame({"user_id": users, "item_id": items})
+    at = 1_700_000_000 + pl.int_range(pl.len()) % 8 * 3_600
+    return rows.with_columns(timestamp=at) if has_times else rows
 
 
 @dataclass
@@ -115,11 +119,13 @@ def make_small_federation(
     budget_epsilon: float = 8.0,
     verify_sums: float = 1.0,
     own_items: Callable[[str], Catalogue] | None = None,
+    has_times: bool = False,
     **draft: Any,
 ) -> SmallFederation:
     """Parties, charter, data, signed policies and a plan; ``draft`` overrides the plan's fields.
 
-    ``own_items`` gives each silo a list of its own, named in its policy, and rows over that.
+    ``own_items`` gives each silo a list of its own, named in its policy, and rows over that; ``has_times``
+    gives each user's rows an hour each.
     """
     catalogue = small_catalogue(num_items)
     catalogue.save(root / "catalogues")
@@ -141,7 +147,7 @@ def make_small_federation(
     save_yaml(made.plan_path, plan)
     for seed, name in enumerate(silos):
         items = catalogue if own_items is None else own_items(name)
-        made.rows[name] = small_rows(seed, items)
+        made.rows[name] = small_rows(seed, items, has_times=has_times)
         made.table(name).parent.mkdir()
         made.rows[name].write_parquet(made.table(name))
         policy = render_template(
@@ -150,7 +156,8 @@ def make_small_federation(
             expires=datetime.now(UTC).date() + timedelta(days=30),
             with_members=[other for other in silos if other != name],
             source={"parquet": "data/*.parquet"},
-            columns={"user_id": "user_id", "item_id": "item_id"},
+            columns={"user_id": "user_id", "item_id": "item_id"}
+            | ({"timestamp": "timestamp"} if has_times else {}),
             max_interactions_per_user=20,
             max_silos_per_user=1,
             epsilon=budget_epsilon,
