@@ -107,6 +107,7 @@ class Draft:
     architecture: LanguageArchitectureName | None = None
     layers: int | None = None
     places: int | None = None
+    negatives: int | None = None
     hidden: int | None = None
     input_dropout: float | None = None
     seed: int | None = None
@@ -236,6 +237,7 @@ def _model(draft: Draft, recipe: Recipe | None) -> dict[str, Any]:
         dimensions=draft.text_dimensions,
         layers=draft.layers,
         places=draft.places,
+        negatives=draft.negatives and {"count": draft.negatives},
         hidden=draft.hidden,
         input_dropout=draft.input_dropout,
         seed=draft.seed,
@@ -250,6 +252,7 @@ def _model(draft: Draft, recipe: Recipe | None) -> dict[str, Any]:
             hidden=recipe.hidden,
             layers=recipe.layers,
             places=recipe.places,
+            negatives=recipe.negatives and {"count": recipe.negatives},
             input_dropout=MASKED_SHARE if draft.architecture == "masked" else recipe.input_dropout,
         )
         if draft.family in _USUAL_ARCHITECTURES:

@@ -126,6 +126,19 @@ class NetworkSize(Section):
         return ends + positions + layers * per_layer[self.architecture] + 2 * width
 
 
+class SampledNegatives(Section):
+    """Items that compete in a step's loss for the whole of a long list, drawn by public coins for everybody.
+
+    Attributes:
+        count: of them, each item of a silo's own list as likely as another; the loss is corrected for what
+            was not drawn.
+        above: items of a list beyond which it is sampled; a shorter one competes as a whole.
+    """
+
+    count: Annotated[Whole, Field(ge=2, le=65_536)]
+    above: Annotated[Whole, Field(ge=3, le=1_000_000)] = 20_000
+
+
 class LanguageModel(Section):
     """A history to scores, between vectors of item texts, trained by DP-SGD.
 
@@ -141,7 +154,8 @@ class LanguageModel(Section):
         places: all but ``bottleneck``: newest items of a history that are read.
         input_dropout: ``bottleneck`` and ``masked``: share of a history that a step hides from the network
             and asks it for.
-        seed: public; of the first parameters only, never of noise.
+        negatives: all but ``bottleneck``: what competes where a list is long; left out: the whole list.
+        seed: public; of first parameters and negatives only, never of noise.
         start_from: SHA-256 of a ``checkpoint.safetensors`` that every silo has; left out: from the seed.
     """
 
@@ -152,6 +166,7 @@ class LanguageModel(Section):
     layers: Annotated[Whole, Field(ge=1, le=4)] = 1
     places: Annotated[Whole, Field(ge=2, le=200)] = 20
     input_dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.0
+    negatives: SampledNegatives | None = None
     seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 0
     start_from: Sha256 | None = None
 

@@ -155,6 +155,13 @@ class ModelOptions:
             "default: 20."
         ),
     ] = None
+    negatives: Annotated[
+        int | None,
+        typer.Option(
+            help="language but for bottleneck: items that compete in a step for a list of more than 20,000; "
+            "default: 2048."
+        ),
+    ] = None
     hidden: Annotated[
         int | None, typer.Option(help="autoencoder, language, sequence: width inside; default: 32.")
     ] = None

@@ -24,6 +24,7 @@ class Recipe:
         input_dropout: share of a history that is hidden from the network and asked of it; likewise.
         layers: of a network over ordered histories; likewise.
         places: newest items that it reads; likewise.
+        negatives: that compete for a long list; likewise.
         popularity_share: part of ``target_epsilon`` at which popularity is counted first; 0 counts nothing.
         rounds: secure sums of the training.
         optimizer: of every silo.
@@ -41,6 +42,7 @@ class Recipe:
     input_dropout: float | None = None
     layers: int | None = None
     places: int | None = None
+    negatives: int | None = None
     popularity_share: float = 0.0
     rounds: int
     optimizer: Literal["sgd", "adam"] = "adam"
@@ -56,7 +58,7 @@ LANGUAGE_NETWORK: Final = "language network"
 """Family ``language`` with an architecture that reads histories in their order."""
 
 DEFAULT_LANGUAGE_ARCHITECTURE: Final = "transformer"
-"""Chosen on synthetic people (``benchmarks/language_marketplace.py``, of another seed than the published one):
+"""Chosen on synthetic people (``benchmarks/language_marketplace.py``, of another seed than the published):
 at epsilon 8 it ranks better than a bottleneck without any noise."""
 
 RECIPES: Final[Mapping[str, Recipe]] = {
@@ -89,6 +91,7 @@ RECIPES: Final[Mapping[str, Recipe]] = {
         hidden=32,
         layers=1,
         places=20,
+        negatives=2_048,
         rounds=60,
         learning_rate=0.01,
         decay="linear",

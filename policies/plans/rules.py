@@ -51,7 +51,18 @@ def _network_problems(plan: Plan) -> Iterator[str]:
                 f"model.{name}: bottleneck adds up a history and reads no order; leave it out, or write "
                 "another architecture"
             )
+        if model.negatives is not None:
+            yield (
+                "model.negatives: bottleneck scores its list once a person, not at every place, so all of it "
+                "can compete; leave it out"
+            )
         return
+    negatives = model.negatives if model.family == "language" else None
+    if negatives is not None and negatives.count >= negatives.above:
+        yield (
+            f"model.negatives.count: {negatives.count:,} of a list of more than {negatives.above:,} items "
+            "save nothing; write fewer, or a larger above"
+        )
     if model.architecture != "masked" and model.input_dropout:
         yield (
             f"model.input_dropout: {model.architecture} is asked for every next item and hides none; "

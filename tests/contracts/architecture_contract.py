@@ -118,7 +118,9 @@ class ArchitectureContract(FamilyContract):
         """Against a loop over single users with nothing but autograd in it."""
         assert isinstance(family, GradientFamily)
         rows, state = make_interactions(random_histories(8)[:5], family.catalogue), self.untrained(family)
-        found = family.contribute_each(rows, state, len(schedule(family.plan)) - 1, shape).toarray()
+        last = len(schedule(family.plan)) - 1
+        found = family.contribute_each(rows, state, last, shape).toarray()
+        architecture.draw(last)
         module = architecture.module()
         with torch.no_grad():
             for name, parameter in module.named_parameters():
@@ -160,7 +162,7 @@ class ArchitectureContract(FamilyContract):
     def empty_sum(architecture: Architecture, family: Family) -> np.ndarray:
         session = TrainingSession(architecture, 0.5, "flat")
         session.set_weights(architecture.initial_weights())
-        return session.clipped_sum(make_interactions([], family.catalogue), np.arange(0))
+        return session.clipped_sum(make_interactions([], family.catalogue), np.arange(0), 0)
 
     # ── scores ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -4,17 +4,22 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from torch import Tensor, nn
 
 from policies.documents import PolicyFileError
 from policies.plans.plan import Plan
 from policies.plans.price import schedule
 from policies.validation import validate_values
+from privacy.dpsgd import PerUserGradientError
 from privacy.errors import UsageError
 from silo.data.catalogue import Catalogue, CatalogueItem
 from silo.language.space import PlacedCatalogue
 from silo.models.base import Family, get_family
 from silo.models.features import public_uniform
 from silo.models.language.family import Language
+from silo.models.language.network import LanguageNetwork
+from silo.models.sequence.network import set_weights
+from silo.models.sequence.trunk import NO_ITEM
 from silo.models.trainer import CheckpointError
 from tests.contracts.architecture_contract import ArchitectureContract
 from tests.contracts.family_contract import (
@@ -117,6 +122,49 @@ class TestTransformer(LanguageContract):
         assert not np.allclose(one, other)
 
 
+class TestSampledNegatives(LanguageContract):
+    model: ClassVar = NETWORK | {"architecture": "transformer", "negatives": {"count": 8, "above": 20}}
+
+    @staticmethod
+    def network(family: Family, num_items: int) -> LanguageNetwork:
+        items = placed(make_catalogue(num_items))
+        made = Language(family.plan, items).make_architecture(None)
+        assert isinstance(made, LanguageNetwork)
+        return made
+
+    @staticmethod
+    def losses(network: LanguageNetwork, step: int | None) -> list[float]:
+        rows = make_interactions([[1, 2, 3], [5, 4]], network.catalogue).histories()
+        module = network.module()
+        set_weights(module, network.initial_weights())
+        network.draw(step)
+        losses: list[float] = network.loss_per_user(module, *network.batch(rows, rows)).tolist()
+        return losses
+
+    def test_a_long_list_is_sampled_by_step_and_a_short_one_competes_as_a_whole(self, family: Family) -> None:
+        long, short = (self.network(family, number) for number in (21, 20))
+        assert self.losses(long, 0) == self.losses(long, 0)
+        assert len({tuple(self.losses(long, step)) for step in (None, 0, 1)}) == 3
+        assert long.num_scored == 8
+        assert self.losses(short, 0) == self.losses(short, None)
+        assert short.num_scored == 20
+
+    def test_a_loss_that_is_shown_is_of_the_whole_list(self, family: Family) -> None:
+        rows, state = make_interactions([[1, 2, 3]], family.catalogue), family.initial_state()
+        before = family.local_loss(rows, state)
+        family.contribute(rows, state, 0, schedule(family.plan)[0])
+        assert family.local_loss(rows, state) == before
+
+    def test_negatives_from_other_people_are_caught_before_rows_are_used(self, family: Family) -> None:
+        class InBatch(LanguageNetwork):
+            def loss_per_user(self, model: nn.Module, *batch: Tensor) -> Tensor:
+                self._drawn = batch[1][batch[1] != NO_ITEM].unique()
+                return super().loss_per_user(model, *batch)
+
+        with pytest.raises(PerUserGradientError):
+            self.empty_sum(InBatch(family.plan, family.catalogue, None), family)
+
+
 class TestMasked(LanguageContract):
     model: ClassVar = NETWORK | {"architecture": "masked"}
 
@@ -151,6 +199,11 @@ def test_untrained_items_like_those_of_the_history_score_highest(architecture: s
     [
         ({"layers": 2}, r"model\.layers: bottleneck adds up a history"),
         ({"places": 9}, r"model\.places: bottleneck adds up a history"),
+        ({"negatives": {"count": 9}}, r"model\.negatives: bottleneck scores its list once"),
+        (
+            {"architecture": "gru", "hidden": 4, "negatives": {"count": 9, "above": 9}},
+            r"model\.negatives\.count: 9 of a list of more than 9 items save nothing",
+        ),
         ({"architecture": "gru", "input_dropout": 0.2}, r"model\.input_dropout: gru is asked"),
         ({"architecture": "gru", "hidden": 5}, r"model\.hidden: gru has an even width, from 2 to 512"),
         ({"architecture": "cnn", "hidden": 600}, r"model\.hidden: cnn has an even width"),

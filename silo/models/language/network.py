@@ -43,13 +43,14 @@ class LanguageNetwork(SequenceArchitecture):
             bias=np.zeros(len(catalogue)),
             seed=model.seed,
             input_dropout=model.input_dropout,
+            negatives=model.negatives,
         )
 
     @override
     def initial_weights(self) -> Weights:
         """Weights with which items like those of the history score highest: noise starts from there.
 
-        The way back is the way in, transposed. Attention starts as the mean of what may be seen (flat queries,
+        The way back is the way in, transposed. Attention starts as a mean of what may be seen (flat queries,
         what values are turned into is turned back), and whatever else a trunk adds to a place starts small.
         """
         weights = super().initial_weights()

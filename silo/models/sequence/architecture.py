@@ -1,8 +1,9 @@
 """A network over ordered histories, its inputs and its loss, whatever public vectors items have.
 
 Every next item of a person's newest ``places`` items is asked for (causal trunks), or those that a step hides
-(``masked``). A person's loss is the mean over what they are asked for, so long ones weigh no more. All items
-of the list compete; what is trained stands on the history's side, so each person's loss is their own.
+(``masked``). A person's loss is the mean over what they are asked for, so long ones weigh no more.
+All items of the list compete, or, where a plan says so and the list is long, a public sample of it; what is
+trained stands on the history's side, so each person's loss is their own.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from typing_extensions import override
 from silo.models.architecture import Architecture, Batch, Vector, Weights
 from silo.models.features import Matrix
 from silo.models.sequence.asking import what_is_asked
+from silo.models.sequence.negatives import sampled_items, sampled_losses
 from silo.models.sequence.network import FeatureNetwork, first_weights
 from silo.models.sequence.recommender import SequenceRecommender
-from silo.models.sequence.trunk import NO_ITEM
+from silo.models.sequence.trunk import NO_ITEM, trunk_of
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
-    from policies.plans.models import NetworkSize
+    from policies.plans.models import NetworkSize, SampledNegatives
     from policies.plans.plan import Plan
     from silo.data.catalogue import Catalogue
 
@@ -40,18 +42,36 @@ class SequenceArchitecture(Architecture):
         size: of the network.
         features: ``F``, items × ``size.features``.
         bias: ``b``, (items,).
-        seed: of the first weights.
+        seed: of the first weights, and of negatives.
         input_dropout: see :class:`Architecture`; of a ``masked`` network alone.
+        negatives: what competes where the list is long; None: the whole list.
     """
 
     def __init__(
         self, plan: Plan, catalogue: Catalogue, popularity: Vector | None, *, size: NetworkSize,
         features: Matrix, bias: Vector, seed: int, input_dropout: float,
+        negatives: SampledNegatives | None = None,
     ) -> None:  # fmt: skip
         super().__init__(plan, catalogue, popularity)
         self.size, self.features, self.bias, self.seed = size, features, bias, seed
         self.input_dropout, self.scored_places = input_dropout, size.places
+        self.negatives = negatives
+        self._drawn: Tensor | None = None
         self._features, self._bias = torch.from_numpy(self.features), torch.from_numpy(self.bias)
+
+    @property
+    @override
+    def num_scored(self) -> int:
+        return len(self.catalogue) if self._drawn is None else len(self._drawn)
+
+    @override
+    def draw(self, step: int | None) -> None:
+        negatives = self.negatives
+        if negatives is None or step is None or len(self.catalogue) <= negatives.above:
+            self._drawn = None
+            return
+        drawn = sampled_items(len(self.catalogue), negatives.count, self.seed, step)
+        self._drawn = torch.from_numpy(drawn)
 
     @override
     def initial_weights(self) -> Weights:
@@ -63,17 +83,21 @@ class SequenceArchitecture(Architecture):
 
     @override
     def batch(self, inputs: sp.csr_matrix, targets: sp.csr_matrix) -> Batch:
-        asked = what_is_asked(inputs, targets, self.size.places, self.module().trunk.is_causal)
+        asked = what_is_asked(inputs, targets, self.size.places, trunk_of(self.size.architecture).is_causal)
         return tuple(torch.from_numpy(part) for part in asked)
 
     @override
     def loss_per_user(self, model: nn.Module, *batch: Tensor) -> Tensor:
         seen, wanted = batch
         is_asked = wanted != NO_ITEM
-        scores = model(seen, self._features)[is_asked] @ self._features.T + self._bias
-        losses = functional.cross_entropy(scores, wanted[is_asked], reduction="none")
+        losses = self._losses(model(seen, self._features)[is_asked], wanted[is_asked])
         of_users = torch.zeros(wanted.shape, dtype=losses.dtype).masked_scatter(is_asked, losses)
         return of_users.sum(dim=1) / is_asked.sum(dim=1).clamp(min=1)
+
+    def _losses(self, read: Tensor, wanted: Tensor) -> Tensor:
+        if self._drawn is not None:
+            return sampled_losses(read, wanted, self._features, self._bias, self._drawn)
+        return functional.cross_entropy(read @ self._features.T + self._bias, wanted, reduction="none")
 
     @override
     def recommender(self, weights: Weights) -> SequenceRecommender:
