@@ -26,24 +26,24 @@ from silo.data.splits import hold_out, partition_by_taste
 from silo.export.measuring import made_up_histories, measure_privately, top_overlap
 from silo.export.pruning import pruned
 from silo.export.running import OnnxScorer, milliseconds_a_user
-from silo.export.scorers import TableScorer, table_scorer
+from silo.export.scorers import ExportableModel, TableModel, exportable
 from silo.export.writing import model_bytes
 from silo.local.models import ITEM_GRAPH, ITEM_KNN, LocalModels
 
 SHARES = (0.25, 0.5, 0.75)
 
 
-def models_of(train: Interactions, epsilon: float, seed: int) -> Iterator[tuple[str, TableScorer]]:
+def models_of(train: Interactions, epsilon: float, seed: int) -> Iterator[tuple[str, ExportableModel]]:
     """What is exported, by name."""
     silo_of = partition_by_taste(train.matrix(), len(SILOS), seed)
     parts = [train.select(np.flatnonzero(silo_of == silo)) for silo in range(len(SILOS))]
-    yield f"federated item graph, epsilon {epsilon:g}", TableScorer(federate(parts, epsilon))
+    yield f"federated item graph, epsilon {epsilon:g}", TableModel(federate(parts, epsilon))
     local = LocalModels.fit(train.matrix()).scorers()
     for name in (ITEM_GRAPH, ITEM_KNN):
-        yield f"local {name}, no noise", table_scorer(name, local[name])
+        yield f"local {name}, no noise", exportable(name, local[name])
 
 
-def ways(scorer: TableScorer) -> Iterator[tuple[str, TableScorer, bool]]:
+def ways(scorer: ExportableModel) -> Iterator[tuple[str, ExportableModel, bool]]:
     """Name, model and whether it is written in bytes."""
     yield "float32", scorer, False
     yield "int8", scorer, True
@@ -53,7 +53,7 @@ def ways(scorer: TableScorer) -> Iterator[tuple[str, TableScorer, bool]]:
 
 
 def measure(
-    name: str, scorer: TableScorer, train: Interactions, held_out: Interactions
+    name: str, scorer: ExportableModel, train: Interactions, held_out: Interactions
 ) -> Iterator[dict[str, Any]]:
     """One record a way."""
     nobody = made_up_histories(scorer.recommender.popularity + np.float32(1e-6))

@@ -49,11 +49,11 @@ class Architecture(ABC):
 
     Attributes:
         input_dropout: probability that an item of a history is hidden from the network, to be its target.
-        scored_places: how often all items are scored for one user in a step.
+        inner_values: values that the network holds of one user, besides a score of each item.
     """
 
     input_dropout: float = 0.0
-    scored_places: int = 1
+    inner_values: int = 0
 
     def __init__(self, plan: Plan, catalogue: Catalogue, popularity: Vector | None) -> None:
         self.plan = plan
@@ -73,7 +73,7 @@ class Architecture(ABC):
 
     @property
     def num_scored(self) -> int:
-        """Items that are scored at a place."""
+        """Scores of one user that are held at a time."""
         return len(self.catalogue)
 
     def draw(self, step: int | None) -> None:  # noqa: B027 - most losses need nothing but rows

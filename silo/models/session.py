@@ -17,8 +17,8 @@ from silo.data.interactions import Interactions
 from silo.models.architecture import Architecture, Batch, Weights
 from silo.models.features import public_uniform
 
-SCORES_AT_ONCE = 1 << 22
-"""Users × places × items whose scores are held at a time."""
+VALUES_AT_ONCE = 1 << 22
+"""Users × what a network holds of each, scores of all items and inner values, held at a time."""
 CACHED_BYTES = 1 << 28
 _SELF_TEST_USERS = 3
 _SELF_TEST_SEED = 3
@@ -141,7 +141,7 @@ class TrainingSession:
                 yield self.architecture.batch(*hidden_apart(self._histories[chosen], dropout))
 
     def _users_at_once(self) -> int:
-        return max(1, SCORES_AT_ONCE // (self.architecture.num_scored * self.architecture.scored_places))
+        return max(1, VALUES_AT_ONCE // (self.architecture.num_scored + self.architecture.inner_values))
 
     def _cached(self, at_once: int) -> Batch | None:
         """Everybody's batch, if it is small enough to keep."""

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from typing_extensions import override
 
 from silo.models.architecture import Architecture, Batch, Vector, Weights
 from silo.models.features import Matrix
 from silo.models.sequence.asking import what_is_asked
+from silo.models.sequence.loss import next_item_losses
 from silo.models.sequence.negatives import sampled_items, sampled_losses
 from silo.models.sequence.network import FeatureNetwork, first_weights
 from silo.models.sequence.recommender import SequenceRecommender
@@ -54,7 +54,8 @@ class SequenceArchitecture(Architecture):
     ) -> None:  # fmt: skip
         super().__init__(plan, catalogue, popularity)
         self.size, self.features, self.bias, self.seed = size, features, bias, seed
-        self.input_dropout, self.scored_places = input_dropout, size.places
+        self.input_dropout = input_dropout
+        self.inner_values = size.places * (size.features + size.hidden)
         self.negatives = negatives
         self._drawn: Tensor | None = None
         self._features, self._bias = torch.from_numpy(self.features), torch.from_numpy(self.bias)
@@ -62,7 +63,7 @@ class SequenceArchitecture(Architecture):
     @property
     @override
     def num_scored(self) -> int:
-        return len(self.catalogue) if self._drawn is None else len(self._drawn)
+        return len(self.catalogue) if self._drawn is None else self.size.places * len(self._drawn)
 
     @override
     def draw(self, step: int | None) -> None:
@@ -97,7 +98,7 @@ class SequenceArchitecture(Architecture):
     def _losses(self, read: Tensor, wanted: Tensor) -> Tensor:
         if self._drawn is not None:
             return sampled_losses(read, wanted, self._features, self._bias, self._drawn)
-        return functional.cross_entropy(read @ self._features.T + self._bias, wanted, reduction="none")
+        return next_item_losses(read, wanted, self._features, self._bias)
 
     @override
     def recommender(self, weights: Weights) -> SequenceRecommender:
