@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import polars as pl
 
 from policies.plans.drafting import Draft, complete_plan
 from policies.plans.models import ArchitectureName
@@ -26,6 +27,7 @@ SILOS = ("a", "b", "c", "d")
 COLLUDING, DELTA = 1, 1e-5
 METRICS = ("ndcg@20", "recall@20", "hit_rate@10")
 MARKETPLACE, MOVIELENS = "marketplace", "movielens-1m"
+MAX_INTERACTIONS = 200
 PUBLIC_SHARE = 8
 """One in so many people is public."""
 PUBLIC_EPSILON = 8.0
@@ -90,7 +92,7 @@ class Scene:
             found = load_public_set(self.data)
         else:
             raise FileNotFoundError("a set of real people has a folder")
-        rows, _ = clean(found.rows, found.catalogue, max_interactions_per_user=200)
+        rows, _ = clean(found.rows, found.catalogue, max_interactions_per_user=len(found.catalogue))
         return hold_out(rows, self.setting.split, seed=self.seed)
 
     @cached_property
@@ -102,12 +104,12 @@ class Scene:
 
     @cached_property
     def public(self) -> Interactions:
-        """Training rows of public people."""
-        return self._everybody[0].select(np.flatnonzero(self.is_public))
+        """Training rows of public people, as a plan caps them."""
+        return _capped(self._everybody[0].select(np.flatnonzero(self.is_public)))
 
     @cached_property
     def members(self) -> Interactions:
-        """Training rows of all others."""
+        """Training rows of all others, as their silos serve them."""
         return self._everybody[0].select(np.flatnonzero(~self.is_public))
 
     @cached_property
@@ -123,8 +125,8 @@ class Scene:
 
     @cached_property
     def parts(self) -> tuple[Interactions, ...]:
-        """Training rows of each silo."""
-        return tuple(self.members.select(own) for own in self.users)
+        """Training rows of each silo, as a plan caps them."""
+        return tuple(_capped(self.members.select(own)) for own in self.users)
 
     def plan(self, parts: Sequence[Interactions], epsilon: float) -> Plan:
         """What such silos would agree on."""
@@ -136,7 +138,7 @@ class Scene:
                 places=setting.places, features=setting.features, input_dropout=setting.input_dropout,
                 rounds=setting.rounds, learning_rate=setting.learning_rate,
                 target_epsilon=epsilon, target_delta=DELTA,
-                max_silos_per_user=1, colluding_silos=COLLUDING,
+                max_silos_per_user=1, max_interactions_per_user=MAX_INTERACTIONS, colluding_silos=COLLUDING,
                 max_users_per_silo=max(part.num_users for part in parts),
                 expected_batch_size=float(sum(part.num_users for part in parts)),
             )
@@ -169,3 +171,16 @@ class Scene:
 
     def _means(self, values: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         return {metric: float(np.concatenate([of[metric] for of in values]).mean()) for metric in METRICS}
+
+
+def _capped(rows: Interactions) -> Interactions:
+    """What a contribution may be made of: no more than ``MAX_INTERACTIONS`` of a person."""
+    users = pl.Series("user_id", rows.user_ids, dtype=pl.String)
+    items = pl.Series("item_id", rows.catalogue.item_ids, dtype=pl.String)
+    named = rows.frame.select(
+        users.gather(rows.frame["user_index"]).alias("user_id"),
+        items.gather(rows.frame["item_index"]).alias("item_id"),
+        pl.col("timestamp"),
+    )
+    capped, _ = clean(named, rows.catalogue, max_interactions_per_user=MAX_INTERACTIONS)
+    return capped

@@ -1,4 +1,4 @@
-"""Networks over ordered histories as files: a job's (``sequence``, ``language``) and a silo's own.
+"""Networks over ordered histories as files: a job's and a silo's own.
 
 Both are vectors of items in, a trunk, and a product with vectors of items; see :class:`Network`.
 """

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 
@@ -47,7 +48,10 @@ def figures(module: ModuleType, federated: float, alone: float, popularity: floa
     return found
 
 
-def test_public_people_are_in_no_silo_and_not_measured(small: ModuleType) -> None:
+def test_public_people_are_in_no_silo_and_only_what_trains_is_capped(
+    small: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sequence_scene.MAX_INTERACTIONS", 60 // 4)
     scene = small.Scene(small.SETTINGS["marketplace"], 0, None)
     public, members = set(scene.public.user_ids), set(scene.members.user_ids)
     assert public
@@ -55,6 +59,9 @@ def test_public_people_are_in_no_silo_and_not_measured(small: ModuleType) -> Non
     assert sum(part.num_users for part in scene.parts) == len(members)
     assert set(scene.held_out.user_ids) == members
     assert {user for part in scene.parts for user in part.user_ids} == members
+    for part in (scene.public, *scene.parts):
+        assert np.diff(part.matrix().indptr).max() <= part.num_items // 4
+    assert np.diff(scene.members.matrix().indptr).max() > scene.members.num_items // 4
     assert scene.start[1].num_items == scene.members.num_items
 
 

@@ -41,7 +41,7 @@ def own_items(name: str) -> Catalogue:
 
 
 def make_language_federation(
-    root: Path, *, architecture: str = "bottleneck", has_times: bool = True
+    root: Path, *, architecture: str = "bottleneck", is_timed: bool = True
 ) -> SmallFederation:
     encoder = make_tiny_encoder(root / "encoder")
     made = make_small_federation(
@@ -56,7 +56,7 @@ def make_language_federation(
         holdout="random",
         metrics_epsilon=0.5,
         architecture=architecture,
-        has_times=has_times,
+        is_timed=is_timed,
     )
     for name in made.names:
         add_encoder(made.directory(name), encoder)
@@ -96,7 +96,7 @@ def test_silos_with_disjoint_catalogues_train_one_model_and_a_newcomer_adopts_it
 def _newcomer_adopts(federation: SmallFederation, job: str) -> None:
     """A silo that was in no job: its items, its people, the others' weights, and not one epsilon."""
     others = make_small_federation(
-        federation.root / "later", silos=("shop-y", "shop-z"), own_items=own_items, has_times=True
+        federation.root / "later", silos=("shop-y", "shop-z"), own_items=own_items, is_timed=True
     )
     newcomer, left = others.directory("shop-z"), federation.directory("shop-a") / "jobs" / job
     add_encoder(newcomer, federation.root / "encoder")
@@ -139,7 +139,7 @@ def test_a_silo_without_the_encoder_says_so_before_anything_is_paid(tmp_path: Pa
 
 
 def test_a_silo_without_times_denies_a_network_that_reads_an_order(tmp_path: Path) -> None:
-    federation = make_language_federation(tmp_path, architecture="transformer", has_times=False)
+    federation = make_language_federation(tmp_path, architecture="transformer", is_timed=False)
 
     async def play() -> None:
         async with in_process(federation) as running:
