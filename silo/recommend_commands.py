@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from policies.console import HERE, Debug, Dir, Json, command, emit_json, progress, say
+from privacy.errors import UsageError
 
 JobOption = Annotated[str | None, typer.Option("--job", help="Use this job's model; default: the newest.")]
 
@@ -44,11 +45,7 @@ def recommend(
 
     With --all: a table of user_id, item_id, score, rank and is_new, readable by its owner only.
     """
-    import asyncio
-
-    from privacy.errors import UsageError
-    from silo.recommending import describe, recommend_alone, warnings
-    from silo.vertical.serving.desk import find_vertical_job, serve
+    from silo.recommending import describe, warnings
 
     if everybody:
         if user is not None or out is None or consent or token:
@@ -63,23 +60,34 @@ def recommend(
         raise UsageError(
             "say for whom", where="--user, --all", remedy="--user ID, or --all --out FILE.parquet"
         )
-    vertical = None if model is not None else find_vertical_job(directory, job)
-    if vertical is not None:
-        served = asyncio.run(serve(directory, vertical, user, k, files=consent or (), words=token or ()))
-        found = served.to_json(user)
-    elif consent or token:
-        raise UsageError(
-            "tokens are for the model of a vertical job, and this is none",
-            where="--consent, --token",
-            remedy="leave them out, or name the job with --job and no --model",
-        )
-    else:
-        found = recommend_alone(directory, job, user, k, model)
+    found = _recommend_one(directory, job, user, k, model, consent or [], token or [])
     for part in describe(found):
         say(part)
     for warning in warnings(found):
         say.warn(warning)
     emit_json(found, json_file)
+
+
+def _recommend_one(
+    directory: Path, job: str | None, user: str, k: int, model: str | None, files: list[str], words: list[str]
+) -> dict[str, Any]:
+    """One person's list, with what partners say where the job is vertical."""
+    import asyncio
+
+    from silo.recommending import recommend_alone
+    from silo.vertical.serving.desk import find_vertical_job, serve
+
+    vertical = None if model is not None else find_vertical_job(directory, job)
+    if vertical is not None:
+        served = asyncio.run(serve(directory, vertical, user, k, files=files, words=words))
+        return served.to_json(user)
+    if files or words:
+        raise UsageError(
+            "tokens are for the model of a vertical job, and this is none",
+            where="--consent, --token",
+            remedy="leave them out, or name the job with --job and no --model",
+        )
+    return recommend_alone(directory, job, user, k, model)
 
 
 def _recommend_all(

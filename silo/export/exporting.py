@@ -175,6 +175,7 @@ def _card(directory: Path, served: ServedModel, model: ExportableModel) -> dict[
 
 def _index_figures(model: ExportableModel) -> dict[str, Any]:
     """Bytes of the items as they were, and what became of lists on made-up histories."""
+    model = model.balanced()
     items = vectors_of(model, "--format index")
     indexed = IndexedModel(model, ItemIndex.of(items))
     return {

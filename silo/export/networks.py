@@ -1,4 +1,4 @@
-"""Networks over ordered histories as files: a job's (``sequence``, ``language``) and a silo's own.
+"""Networks over ordered histories as files: a job's and a silo's own.
 
 Both are vectors of items in, a trunk, and a product with vectors of items; see :class:`Network`.
 """
@@ -78,10 +78,7 @@ class NetworkModel(ExportableModel):
             parts = Network(
                 own.trunk, model.features, 1.0, own.enter, own.leave, model.bias, model.popularity
             )
-            sizes = model.model.model_dump(
-                mode="json", include={"architecture", "features", "hidden", "layers", "places"}
-            )
-            return cls(model, parts, sizes, model.tables())
+            return cls(model, parts, model.size.model_dump(mode="json"), model.tables())
         ids = model.network
         vectors = values_of(ids.items.weight)
         parts = Network(

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -84,6 +84,10 @@ class ExportableModel(ABC):
         """What else is needed to read the tables, JSON values."""
         return {}
 
+    def balanced(self) -> ExportableModel:
+        """A model of the same scores whose vectors lose less when they are written in bytes."""
+        return self
+
     @abstractmethod
     def scores(self, histories: sp.csr_matrix) -> Floats:
         """Score all items for each history: users × items in, users × items float32 out."""
@@ -152,6 +156,18 @@ class TableModel(ExportableModel):
             "mean(left[history])" if model.hidden is None else "tanh(hidden + sum(left[history]) / sqrt(n))"
         )
         return user + (" @ right.T" if model.right is not None else "") + " + bias"
+
+    @override
+    def balanced(self) -> TableModel:
+        """Each dimension as long in ``left`` as in ``right``: one scale then fits all values of an item."""
+        model = self.recommender
+        if model.right is None or model.hidden is not None:
+            return self
+        lengths = [np.linalg.norm(table, axis=0) for table in (model.left, model.right)]
+        is_used = (lengths[0] > 0) & (lengths[1] > 0)
+        left, right = (np.where(is_used, length, 1.0) for length in lengths)
+        factor = np.sqrt(left / right).astype(np.float32)
+        return replace(self, recommender=replace(model, left=model.left / factor, right=model.right * factor))
 
     @override
     def scores(self, histories: sp.csr_matrix) -> Floats:

@@ -54,6 +54,9 @@ def model_bytes(
         MissingExtraError: ``onnx`` without the packages for it.
         NotExportableError: tables too large for the format, or vectors of a model that has none.
     """
+    # A model's two halves are made by two commands: both are balanced, and alike.
+    if is_int8 or kind in ("index", "user-onnx"):
+        model = model.balanced()
     text = json.dumps(dict(about), sort_keys=True, separators=(",", ":"))
     if kind == "safetensors":
         return _safetensors(model.tables(), text)

@@ -71,6 +71,18 @@ class Architecture(ABC):
     def module(self) -> nn.Module:
         """Return a float64 module without buffers; the trainer sets its weights."""
 
+    @property
+    def num_scored(self) -> int:
+        """Scores of one user that are held at a time."""
+        return len(self.catalogue)
+
+    def draw(self, step: int | None) -> None:  # noqa: B027 - most losses need nothing but rows
+        """Draw by public coins what a step's loss needs besides rows, once for all its users.
+
+        Args:
+            step: its number in the plan's schedule; None outside of training: nothing is left to chance.
+        """
+
     @abstractmethod
     def batch(self, inputs: sp.csr_matrix, targets: sp.csr_matrix) -> Batch:
         """Tensors of some users, users first, each row a function of that user's two rows alone.

@@ -21,6 +21,7 @@ from policies.plans.plan import Plan
 from privacy.errors import ExitCode, UsageError
 from silo.data.public_sets import load_public_set
 from silo.export.graph import INPUT
+from silo.export.index import IndexedModel, ItemIndex
 from silo.export.measuring import made_up_histories, top_overlap
 from silo.export.onnx_graph import OUTPUT
 from silo.export.pruning import pruned
@@ -123,6 +124,32 @@ def test_one_persons_scores_depend_on_nobody_else_in_the_batch() -> None:
     alone = np.concatenate([exported.scores(people[user : user + 1]) for user in range(5)])
     (together,) = exported.session.run([OUTPUT], {INPUT: padded(people)})
     np.testing.assert_allclose(together[:5], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_uneven_dimensions_are_balanced_before_they_are_rounded() -> None:
+    """One dimension is large on one side and small on the other: its step would swallow the others'."""
+    whole = model()
+    stretch = np.float32(10.0) ** np.arange(-4, 4, dtype=np.float32)
+    uneven = TableModel(
+        replace(whole, left=whole.left / stretch, right=whole.right * stretch)  # type: ignore[operator]
+    )
+    people = histories()[:40]
+    np.testing.assert_allclose(
+        uneven.balanced().scores(people), TableModel(whole).scores(people), rtol=1e-3, atol=1e-3
+    )
+    content = model_bytes(uneven, None, "onnx", {}, is_int8=True)  # type: ignore[arg-type]
+    assert top_overlap(uneven, OnnxScorer.of(content), people) > 0.9
+    vectors = uneven.item_vectors()
+    assert vectors is not None
+    as_it_is = IndexedModel(uneven, ItemIndex.of(vectors))
+    assert top_overlap(uneven, as_it_is, people) < 0.9
+
+
+def test_a_dimension_without_a_value_is_left_alone() -> None:
+    empty = model()
+    empty.left[:, 2] = 0.0
+    balanced = TableModel(empty).balanced()
+    np.testing.assert_allclose(balanced.scores(histories()), TableModel(empty).scores(histories()), atol=1e-4)
 
 
 def test_a_row_of_zeros_or_of_the_smallest_floats_is_quantised() -> None:

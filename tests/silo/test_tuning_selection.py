@@ -188,9 +188,10 @@ def test_nobody_moves_what_another_person_s_rows_say(silo: Path) -> None:
     with Site(silo) as site:
         question = ask(site, [], 0.5)
     rows = load_rows(silo, question.source.plan, question.source.dataset)
-    everybody = list(judge(question.candidates, rows.train, rows.held_out))
+    models = [one.recommender for one in question.candidates]
+    everybody = list(judge(models, rows.train, rows.held_out))
     kept = [user for user in range(rows.train.num_users) if user != 5]
-    fewer = list(judge(question.candidates, *(part.select(kept) for part in (rows.train, rows.held_out))))
+    fewer = list(judge(models, *(part.select(kept) for part in (rows.train, rows.held_out))))
     with_rows = np.unique(rows.held_out.frame["user_index"].to_numpy()).tolist()
     without = [scores for user, scores in zip(with_rows, everybody, strict=True) if user != 5]
     assert np.array_equal(np.array(without), np.array(fewer))

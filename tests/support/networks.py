@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from policies.plans.models import ArchitectureName, SequenceModel
+from policies.plans.models import ArchitectureName, NetworkSize
 from silo.local.sequence import IdNetwork
 from silo.local.sequence import SequenceModel as LocalSequence
 from silo.models.sequence.network import FeatureNetwork
@@ -24,18 +24,11 @@ def federated_network(
 ) -> SequenceRecommender:
     """A job's network of two layers."""
     rng = np.random.default_rng(5)
-    model = SequenceModel(
-        family="sequence",
-        architecture=architecture,
-        features=features,
-        hidden=hidden,
-        layers=2,
-        places=PLACES,
-    )
-    shapes = {name: values.shape for name, values in FeatureNetwork(model).named_parameters()}
+    size = NetworkSize(architecture=architecture, features=features, hidden=hidden, layers=2, places=PLACES)
+    shapes = {name: values.shape for name, values in FeatureNetwork(size).named_parameters()}
     weights = {name: 0.5 * draw(rng, *shape) for name, shape in shapes.items()}
     return SequenceRecommender(
-        model, weights, draw(rng, num_items, features), draw(rng, num_items), np.abs(draw(rng, num_items))
+        size, weights, draw(rng, num_items, features), draw(rng, num_items), np.abs(draw(rng, num_items))
     )
 
 

@@ -1,4 +1,4 @@
-"""The model that a job of family ``sequence`` leaves: public features, a network, noised popularity."""
+"""The model that a network over ordered histories leaves: public features, weights, popularity."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from policies.plans.models import SequenceModel
+from policies.plans.models import NetworkSize
 from silo.models.recommender import Floats, ModelFileError, check_catalogue
 from silo.models.sequence.network import HIDDEN, FeatureNetwork, set_weights
 from silo.models.sequence.trunk import NO_ITEM, newest_items
@@ -31,7 +31,7 @@ class SequenceRecommender:
     """Scores all items for what comes next after a history in order of time.
 
     Attributes:
-        model: sizes of the network.
+        size: of the network.
         weights: of the network by name, float32.
         features: items × features float32, public.
         bias: (items,) float32, added to everybody's scores.
@@ -40,7 +40,7 @@ class SequenceRecommender:
         is_fallback: never.
     """
 
-    model: SequenceModel
+    size: NetworkSize
     weights: Mapping[str, NDArray[Any]]
     features: Floats
     bias: Floats
@@ -51,11 +51,11 @@ class SequenceRecommender:
     def __post_init__(self) -> None:
         items = len(self.popularity)
         expected: dict[str, tuple[int, ...]] = {
-            "features": (items, self.model.features), "bias": (items,), "popularity": (items,),
+            "features": (items, self.size.features), "bias": (items,), "popularity": (items,),
         }  # fmt: skip
         expected |= {
             _WEIGHTS + name: tuple(parameter.shape)
-            for name, parameter in FeatureNetwork(self.model).named_parameters()
+            for name, parameter in FeatureNetwork(self.size).named_parameters()
         }
         tables = self.tables()
         if {name: table.shape for name, table in tables.items()} != expected:
@@ -103,7 +103,7 @@ class SequenceRecommender:
 
     def _questions(self, histories: sp.csr_matrix) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """What the network reads of each history, and the place where it says what comes next."""
-        places = self.model.places
+        places = self.size.places
         if self.network.trunk.is_causal:
             items = newest_items(histories, places)
             return items, (items != NO_ITEM).sum(axis=1) - 1
@@ -115,7 +115,7 @@ class SequenceRecommender:
     @cached_property
     def network(self) -> FeatureNetwork:
         """The trained layers, as they serve."""
-        network = FeatureNetwork(self.model).eval()
+        network = FeatureNetwork(self.size).eval()
         set_weights(network, dict(self.weights))
         return network
 
@@ -132,7 +132,7 @@ class SequenceRecommender:
             metadata: more of what the file says about itself.
         """
         about = json.dumps({**self.metadata, **(metadata or {})}, sort_keys=True)
-        save_tables(path, KIND, self.tables(), {"model": self.model.model_dump_json(), "metadata": about})
+        save_tables(path, KIND, self.tables(), {"network": self.size.model_dump_json(), "metadata": about})
 
     @classmethod
     def load(cls, path: Path) -> SequenceRecommender:
@@ -144,14 +144,14 @@ class SequenceRecommender:
         remedy = "fetch the model again from the job that wrote it"
         try:
             tables, about = load_tables(path, KIND)
-            model = SequenceModel.model_validate_json(about["model"])
+            size = NetworkSize.model_validate_json(about["network"])
             weights = {
                 name.removeprefix(_WEIGHTS): table
                 for name, table in tables.items()
                 if name.startswith(_WEIGHTS)
             }
             features, bias, popularity = (tables[name] for name in ("features", "bias", "popularity"))
-            return cls(model, weights, features, bias, popularity, json.loads(about["metadata"]))
+            return cls(size, weights, features, bias, popularity, json.loads(about["metadata"]))
         except (TensorFileError, ModelFileError) as error:
             raise ModelFileError(error.message, where=str(path), remedy=remedy) from error
         except (KeyError, ValidationError, ValueError) as error:
