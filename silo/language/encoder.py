@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,11 @@ from silo.language.files import (
     Shapes,
     TextEncoderError,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from silo.language.adapters.stack import UpperLayers
 
 MAX_TOKENS: Final = 128
 MAX_CHARACTERS: Final = 4_000
@@ -66,6 +71,16 @@ class TextEncoder:
         self.width: int = self._network.config.hidden_size
         self._tokenizer = _tokenizer(files, self._network.config)
 
+    def upper_layers(self, num_layers: int) -> UpperLayers:
+        """Copies of the network's last layers, to be adapted.
+
+        Raises:
+            TextEncoderError: fewer layers, or a type of network that cannot be adapted.
+        """
+        from silo.language.adapters.stack import upper_layers
+
+        return upper_layers(self._network, num_layers)
+
     def encode(self, texts: Sequence[str], notice: Notice | None = None) -> Vectors:
         """Vectors of texts, each of length one; zeros for a text in which nothing is written.
 
@@ -87,17 +102,58 @@ class TextEncoder:
                 notice(start + len(batch), len(order))
         return found
 
+    def tokens(self, texts: Sequence[str], max_tokens: int = MAX_TOKENS) -> tuple[Tensor, Tensor]:
+        """Cut texts into tokens.
+
+        Args:
+            texts: at least one.
+            max_tokens: most tokens of a text; what the network has room for if that is less.
+
+        Returns:
+            texts × tokens of the longest: numbers of tokens, and whether there is one (bool; from the left).
+            A text in which nothing is written has none.
+        """
+        import torch
+
+        tokenizer = self._tokenizer
+        if max_tokens < tokenizer.truncation["max_length"]:
+            tokenizer = type(tokenizer).from_str(tokenizer.to_str())
+            tokenizer.enable_truncation(max_tokens)
+        cut = tokenizer.encode_batch(list(texts))
+        tokens = torch.tensor([each.ids for each in cut])
+        is_token = torch.tensor([each.attention_mask for each in cut]).bool()
+        if int(tokens.max()) >= self._vocabulary:
+            raise TextEncoderError("the tokenizer knows tokens that the network does not", where=TOKENIZER)
+        return tokens, is_token & torch.tensor([bool(text.strip()) for text in texts])[:, None]
+
+    def below(self, tokens: Tensor, is_token: Tensor, num_layers: int) -> Tensor:
+        """What comes into the first of the network's last layers.
+
+        Args:
+            tokens: as :meth:`tokens` cuts them.
+            is_token: likewise.
+            num_layers: how many last layers; at most as many as there are.
+
+        Returns:
+            texts × tokens × ``width`` float32; zeros where there is no token.
+        """
+        import torch
+
+        with torch.no_grad():
+            run = self._network(
+                input_ids=tokens, attention_mask=is_token.long(), output_hidden_states=True, use_cache=False
+            )
+        # One more than there are layers: what came into each, and what came out of the last one.
+        below: Tensor = run.hidden_states[-1 - num_layers]
+        return below.masked_fill(~is_token[..., None], 0.0)  # a text without tokens may come out as no number
+
     def _encode(self, texts: list[str]) -> Vectors:
         import torch
         from torch.nn.functional import normalize
 
-        cut = self._tokenizer.encode_batch(texts)
-        tokens = torch.tensor([each.ids for each in cut])
-        is_token = torch.tensor([each.attention_mask for each in cut])
-        if int(tokens.max()) >= self._vocabulary:
-            raise TextEncoderError("the tokenizer knows tokens that the network does not", where=TOKENIZER)
+        tokens, is_token = self.tokens(texts)
         with torch.inference_mode():
-            layer = self._network(input_ids=tokens, attention_mask=is_token).last_hidden_state
+            layer = self._network(input_ids=tokens, attention_mask=is_token.long()).last_hidden_state
             weights = is_token[..., None].to(layer.dtype)
             mean = (layer * weights).sum(1) / weights.sum(1).clamp(min=1)
             vectors: Vectors = normalize(mean, dim=1).numpy()
