@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,6 +29,15 @@ def recommend(
         str | None,
         typer.Option(help="blend, federated, tuned or local:NAME; default: the blend where one is kept."),
     ] = None,
+    explain: Annotated[
+        int,
+        typer.Option(
+            help="Say in words why, for so many items of the list: written here by a small text model "
+            "(archipel silo encoder convert), from item texts and this person's history.",
+            min=0,
+            max=20,
+        ),
+    ] = 0,
     consent: Annotated[
         list[str] | None,
         typer.Option(help="File with a feature silo's token of this person; - is standard input."),
@@ -47,15 +56,15 @@ def recommend(
     import asyncio
 
     from privacy.errors import UsageError
-    from silo.recommending import describe, recommend_alone, warnings
+    from silo.recommending import describe, warnings
     from silo.vertical.serving.desk import find_vertical_job, serve
 
     if everybody:
-        if user is not None or out is None or consent or token:
+        if user is not None or out is None or consent or token or explain:
             raise UsageError(
-                "everybody's lists go into a file, and ask no partner",
+                "everybody's lists go into a file, ask no partner and are not explained",
                 where="--all",
-                remedy="write --all --out FILE.parquet, without --user, --consent and --token",
+                remedy="write --all --out FILE.parquet, without --user, --consent, --token and --explain",
             )
         _recommend_all(directory, job, k, model, out, json_file)
         return
@@ -64,6 +73,12 @@ def recommend(
             "say for whom", where="--user, --all", remedy="--user ID, or --all --out FILE.parquet"
         )
     vertical = None if model is not None else find_vertical_job(directory, job)
+    if vertical is not None and explain:
+        raise UsageError(
+            "lists of a vertical job are not explained: features of others are in them",
+            where="--explain",
+            remedy="leave it out, or name a horizontal job with --job",
+        )
     if vertical is not None:
         served = asyncio.run(serve(directory, vertical, user, k, files=consent or (), words=token or ()))
         found = served.to_json(user)
@@ -74,12 +89,28 @@ def recommend(
             remedy="leave them out, or name the job with --job and no --model",
         )
     else:
-        found = recommend_alone(directory, job, user, k, model)
+        found = _explained(directory, job, user, k, model, explain)
     for part in describe(found):
         say(part)
     for warning in warnings(found):
         say.warn(warning)
     emit_json(found, json_file)
+
+
+def _explained(
+    directory: Path, job: str | None, user: str, k: int, model: str | None, explain: int
+) -> dict[str, Any]:
+    from silo.recommending import recommend_alone
+
+    if not explain:
+        return recommend_alone(directory, job, user, k, model)
+    with progress("reading the text model") as advance:
+
+        def notice(done: int, items: int) -> None:
+            advance.total(items)
+            advance(description=f"explaining: {done} of {items} items")
+
+        return recommend_alone(directory, job, user, k, model, explained=explain, notice=notice)
 
 
 def _recommend_all(

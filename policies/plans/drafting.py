@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from policies.plans.adapters import AdapterDraft
 from policies.plans.models import STATISTICS, ArchitectureName, FamilyName
 from policies.plans.plan import Plan
 from policies.plans.price import (
@@ -29,7 +30,7 @@ DEFAULT_ORDERS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draft:
+class Draft(AdapterDraft):
     """What people decide about a plan; :func:`complete_plan` computes the rest.
 
     What is None here is left out of the plan, or comes from the family's recipe
@@ -232,6 +233,7 @@ def _model(draft: Draft, recipe: Recipe | None) -> dict[str, Any]:
         hidden=draft.hidden,
         input_dropout=draft.input_dropout,
         seed=draft.seed,
+        encoder_adapter=draft.adapter_section(),
         bias=None if draft.bias_epsilon is None else _bias(draft.bias_epsilon),
         start_from=draft.start_from,
     )

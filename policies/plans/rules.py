@@ -63,6 +63,13 @@ def catalogue_problems(plan: Plan) -> Iterator[str]:
             f"model.dimensions: {plan.catalogue.items} reference texts span at most "
             f"{plan.catalogue.items - 1} around their mean; write fewer dimensions, or list more texts"
         )
+    if model.adapter is not None and (model.adapter.kind == "ffa_lora") != (
+        model.adapter.outputs is not None
+    ):
+        yield (
+            "model.encoder_adapter.outputs: ffa_lora trains rank times as many values a layer, fed_sb trains "
+            "none of them; write adapter_outputs of archipel silo encoder show with ffa_lora only"
+        )
 
 
 def _vertical_problems(plan: Plan) -> Iterator[str]:

@@ -152,7 +152,8 @@ def num_values(plan: Plan) -> int:
         case "autoencoder":
             return 2 * model.features * model.hidden + model.hidden
         case "language":
-            return 2 * model.dimensions * model.hidden + model.hidden
+            adapters = model.adapter.num_weights if model.adapter is not None else 0
+            return adapters + 2 * model.dimensions * model.hidden + model.hidden
         case "sequence":
             return model.num_weights
         case "private-encoder":

@@ -67,9 +67,9 @@ class TextEncoder:
         require_extra("language", "transformers", "tokenizers")
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         self.sha256 = files.sha256
-        self._network, self._vocabulary = _network(files)
+        self._network, self._vocabulary = load_network(files)
         self.width: int = self._network.config.hidden_size
-        self._tokenizer = _tokenizer(files, self._network.config)
+        self._tokenizer = load_tokenizer(files, self._network.config)
 
     def upper_layers(self, num_layers: int) -> UpperLayers:
         """Copies of the network's last layers, to be adapted.
@@ -162,7 +162,15 @@ class TextEncoder:
         return vectors
 
 
-def _network(files: EncoderFiles) -> tuple[Any, int]:
+def load_network(files: EncoderFiles) -> tuple[Any, int]:
+    """Build the network and read its weights.
+
+    Returns:
+        The network, to be used and not trained, and how many tokens it knows.
+
+    Raises:
+        TextEncoderError: sizes that fit no network, or weights of another one.
+    """
     try:
         network = _build(files)
     except TextEncoderError:
@@ -224,7 +232,12 @@ def _not_alike(files: EncoderFiles, reason: str) -> TextEncoderError:
     return TextEncoderError(reason, where=str(files.directory / WEIGHTS), remedy=remedy)
 
 
-def _tokenizer(files: EncoderFiles, config: Any) -> Any:
+def load_tokenizer(files: EncoderFiles, config: Any, max_tokens: int = MAX_TOKENS) -> Any:
+    """Read the tokenizer; it cuts texts at ``max_tokens``, or at what the network has room for.
+
+    Raises:
+        TextEncoderError: no tokenizer, or a network without room for a token.
+    """
     from tokenizers import Tokenizer
 
     try:
@@ -240,6 +253,6 @@ def _tokenizer(files: EncoderFiles, config: Any) -> Any:
             f"pad_token_id {padding} and max_position_embeddings {positions} leave no place for a token",
             where=str(files.directory / CONFIG),
         )
-    tokenizer.enable_truncation(min(MAX_TOKENS, room))
+    tokenizer.enable_truncation(min(max_tokens, room))
     tokenizer.enable_padding(pad_id=padding, length=None)
     return tokenizer

@@ -50,10 +50,12 @@ class Architecture(ABC):
     Attributes:
         input_dropout: probability that an item of a history is hidden from the network, to be its target.
         scored_places: how often all items are scored for one user in a step.
+        read_values: numbers that come into the network for one user, where they are more than the scores.
     """
 
     input_dropout: float = 0.0
     scored_places: int = 1
+    read_values: int = 1
 
     def __init__(self, plan: Plan, catalogue: Catalogue, popularity: Vector | None) -> None:
         self.plan = plan

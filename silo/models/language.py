@@ -33,7 +33,7 @@ class LanguageArchitecture(BottleneckArchitecture):
             plan,
             catalogue,
             popularity,
-            features=_placed(catalogue).places,
+            features=placed_catalogue(catalogue).places,
             bias=np.zeros(len(catalogue)),
             hidden=model.hidden,
             seed=model.seed,
@@ -56,10 +56,15 @@ class Language(GradientFamily):
     @property
     @override
     def space_sha256(self) -> str:
-        return _placed(self.catalogue).space_sha256
+        return placed_catalogue(self.catalogue).space_sha256
 
 
-def _placed(catalogue: Catalogue) -> PlacedCatalogue:
+def placed_catalogue(catalogue: Catalogue) -> PlacedCatalogue:
+    """The catalogue, which has to have places.
+
+    Raises:
+        UsageError: it has none.
+    """
     if not isinstance(catalogue, PlacedCatalogue):
         raise UsageError(
             "family language reads the places of items, and this list has none",

@@ -18,7 +18,7 @@ from silo.models.architecture import Architecture, Batch, Weights
 from silo.models.features import public_uniform
 
 SCORES_AT_ONCE = 1 << 22
-"""Users × places × items whose scores are held at a time."""
+"""Users × places × items whose scores are held at a time, or users × what a network reads of each."""
 CACHED_BYTES = 1 << 28
 _SELF_TEST_USERS = 3
 _SELF_TEST_SEED = 3
@@ -77,17 +77,22 @@ class TrainingSession:
 
     def mean_loss(self, interactions: Interactions) -> float | None:
         """Mean loss of the users with a history, without dropout; None if there are none."""
-        histories = interactions.histories()
+        histories = interactions.histories()  # beside the batches that are kept for training
         num_users = int(np.count_nonzero(np.diff(histories.indptr)))
         if not num_users:
             return None
-        total, at_once = 0.0, self._users_at_once(interactions)
+        at_once = self._users_at_once(interactions)
+        starts = range(0, interactions.num_users, at_once)
+        return (
+            sum(float(self.losses(histories[start : start + at_once]).sum()) for start in starts) / num_users
+        )
+
+    def losses(self, histories: sp.csr_matrix) -> NDArray[np.float64]:
+        """Loss of each of a few users, without dropout: (users,)."""
         with torch.no_grad():
-            for start in range(0, interactions.num_users, at_once):
-                part = histories[start : start + at_once]  # beside the batches that are kept for training
-                batch = self.architecture.batch(part, part)
-                total += float(self.architecture.loss_per_user(self._module, *batch).sum())
-        return total / num_users
+            batch = self.architecture.batch(histories, histories)
+            found: NDArray[np.float64] = self.architecture.loss_per_user(self._module, *batch).numpy()
+        return found
 
     def self_test(self) -> None:
         """Hold the module's gradients of made-up users against autograd's, once.
@@ -130,7 +135,8 @@ class TrainingSession:
                 yield self.architecture.batch(*hidden_apart(self._histories[chosen], dropout))
 
     def _users_at_once(self, interactions: Interactions) -> int:
-        return max(1, SCORES_AT_ONCE // (interactions.num_items * self.architecture.scored_places))
+        scores = interactions.num_items * self.architecture.scored_places
+        return max(1, SCORES_AT_ONCE // max(scores, self.architecture.read_values))
 
     def _cached(self, at_once: int) -> Batch | None:
         """Everybody's batch, if it is small enough to keep."""

@@ -15,7 +15,7 @@ pytest.importorskip("transformers", reason="needs the extra language")
 from privacy.dpsgd import Mode, PerUserGradientError, PerUserGradients
 from silo.language.adapters.encoder import AdaptedEncoder, AdapterKind, AdapterTerms
 from silo.language.adapters.frozen import BLOCK_TEXTS, FrozenActivations
-from silo.language.adapters.stack import adapted_outputs
+from silo.language.adapters.sizes import adapted_outputs
 from silo.language.encoder import TextEncoder
 from silo.language.files import EncoderFiles, TextEncoderError
 from tests.support.tiny_encoder import VOCABULARY, make_tiny_encoder

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, Final
 
 import torch
 from torch import Tensor, nn
@@ -148,22 +148,3 @@ def upper_layers(network: Any, num_layers: int) -> UpperLayers:
             remedy=f"take an encoder of type {', '.join(_KINDS)}, or leave encoder_adapter out",
         )
     return _KINDS[model_type](network, num_layers)
-
-
-def adapted_outputs(config: Mapping[str, Any]) -> int | None:
-    """Values that the adapted maps of one layer give together: what a plan calls ``outputs``.
-
-    Args:
-        config: of a checked encoder (:class:`silo.language.files.EncoderFiles`).
-
-    Returns:
-        None for a type of network that cannot be adapted.
-    """
-    if config["model_type"] not in _KINDS:
-        return None
-    width = cast(int, config["hidden_size"])
-    if config["model_type"] != "llama":
-        return 2 * width
-    heads = cast(int, config["num_attention_heads"])
-    a_head = config.get("head_dim") or width // heads
-    return int(a_head * (heads + (config.get("num_key_value_heads") or heads)))
