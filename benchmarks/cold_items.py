@@ -43,12 +43,13 @@ NO_NOISE = "no privacy"
 
 
 def draft(catalogue: Catalogue, encoder_sha256: str, epsilon: float, people: int) -> Plan:
-    """The usual language plan; people are in one silo each."""
+    """A language plan whose model reads no order; people are in one silo each."""
     return complete_plan(
         Draft(
             silos=SILOS, catalogue_sha256=catalogue.sha256, catalogue_items=len(catalogue), family="language",
-            encoder_sha256=encoder_sha256, target_epsilon=epsilon, target_delta=DELTA, max_silos_per_user=1,
-            max_interactions_per_user=200, max_users_per_silo=people,
+            architecture="bottleneck", encoder_sha256=encoder_sha256, target_epsilon=epsilon,
+            target_delta=DELTA, max_silos_per_user=1, max_interactions_per_user=200,
+            max_users_per_silo=people,
         )
     )  # fmt: skip
 

@@ -26,37 +26,37 @@ from silo.data.splits import hold_out, partition_by_taste
 from silo.export.measuring import made_up_histories, measure_privately, top_overlap
 from silo.export.pruning import pruned
 from silo.export.running import OnnxScorer, milliseconds_a_user
-from silo.export.scorers import TableScorer, table_scorer
+from silo.export.scorers import ExportableModel, TableModel, exportable
 from silo.export.writing import model_bytes
 from silo.local.models import ITEM_GRAPH, ITEM_KNN, LocalModels
 
 SHARES = (0.25, 0.5, 0.75)
 
 
-def models_of(train: Interactions, epsilon: float, seed: int) -> Iterator[tuple[str, TableScorer]]:
+def models_of(train: Interactions, epsilon: float, seed: int) -> Iterator[tuple[str, ExportableModel]]:
     """What is exported, by name."""
     silo_of = partition_by_taste(train.matrix(), len(SILOS), seed)
     parts = [train.select(np.flatnonzero(silo_of == silo)) for silo in range(len(SILOS))]
-    yield f"federated item graph, epsilon {epsilon:g}", TableScorer(federate(parts, epsilon))
+    yield f"federated item graph, epsilon {epsilon:g}", TableModel(federate(parts, epsilon))
     local = LocalModels.fit(train.matrix()).scorers()
     for name in (ITEM_GRAPH, ITEM_KNN):
-        yield f"local {name}, no noise", table_scorer(name, local[name])
+        yield f"local {name}, no noise", exportable(name, local[name])
 
 
-def ways(scorer: TableScorer) -> Iterator[tuple[str, TableScorer, bool]]:
+def ways(scorer: ExportableModel) -> Iterator[tuple[str, ExportableModel, bool]]:
     """Name, model and whether it is written in bytes."""
     yield "float32", scorer, False
     yield "int8", scorer, True
-    if scorer.recommender.right is not None:
+    if isinstance(scorer, TableModel) and scorer.recommender.right is not None:
         for share in SHARES:
             yield f"int8, {share:.0%} pruned", pruned(scorer, share), True
 
 
 def measure(
-    name: str, scorer: TableScorer, train: Interactions, held_out: Interactions
+    name: str, scorer: ExportableModel, train: Interactions, held_out: Interactions
 ) -> Iterator[dict[str, Any]]:
     """One record a way."""
-    nobody = made_up_histories(scorer.recommender.popularity + np.float32(1e-6))
+    nobody = made_up_histories(scorer.popularity + np.float32(1e-6))
     whole = len(model_bytes(scorer, train.catalogue, "onnx", {}))
     for way, smaller, is_int8 in ways(scorer):
         content = model_bytes(smaller, train.catalogue, "onnx", {}, is_int8=is_int8)
@@ -67,7 +67,7 @@ def measure(
             "way": way,
             "bytes": len(content),
             "share": len(content) / whole,
-            "milliseconds_a_user": milliseconds_a_user(exported, train.matrix()[:500]),
+            "milliseconds_a_user": milliseconds_a_user(exported, train.histories()[:500]),
             "overlap_made_up": top_overlap(scorer, exported, nobody),
             "overlap": figures.overlap,
             "before": figures.before,
@@ -77,14 +77,19 @@ def measure(
 
 def show(result: dict[str, Any], page: Page) -> None:
     """One table."""
+    show_records(f"exported files on {result['set']}", result["records"], page)
+
+
+def show_records(title: str, records: Sequence[dict[str, Any]], page: Page) -> None:
+    """A row for each file."""
     rows = [
         [
             record["model"], record["way"], f"{record['bytes']:,}", f"{record['share']:.1%}",
-            f"{record['milliseconds_a_user']:.2f}", f"{record['overlap']:.3f}",
+            _milliseconds(record["milliseconds_a_user"]), f"{record['overlap']:.3f}",
             f"{record['overlap_made_up']:.3f}", f"{record['after']['recall@10']:.4f}",
             f"{record['after']['ndcg@10']:.4f}",
         ]
-        for record in result["records"]
+        for record in records
     ]  # fmt: skip
     columns = [
         "model",
@@ -97,7 +102,11 @@ def show(result: dict[str, Any], page: Page) -> None:
         "recall@10",
         "ndcg@10",
     ]
-    page.table(f"exported files on {result['set']}", columns, rows)
+    page.table(title, columns, rows)
+
+
+def _milliseconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from statistics import median
 from typing import Any
 
@@ -24,11 +24,18 @@ from reporting import Page, Terminal, add_json_option, header, write
 from torch import Tensor, nn
 from torch.nn import functional
 
+from policies.plans.drafting import Draft, complete_plan
 from privacy.dpsgd import Mode, PerUserGradients
+from silo.data.catalogue import Catalogue, CatalogueItem
+from silo.language.space import PlacedCatalogue
+from silo.models.features import public_uniform
+from silo.models.language.network import LanguageNetwork
+from silo.models.sequence.trunk import NO_ITEM
 
 NUM_ITEMS = 3883  # movielens-1m
 MEAN_HISTORY = 100
 LENGTH, WIDTH, VOCABULARY = 50, 64, 1000
+OWN_ITEMS, PLACES = 2_000, 20
 MAX_GRAD_NORM = 0.5
 OTHER_MODE_REPEATS = 3
 MODES: tuple[Mode, ...] = ("hooks", "ghost")
@@ -82,6 +89,38 @@ def next_item_loss(model: nn.Module, histories: Tensor, wanted: Tensor) -> Tenso
     return (model(histories) - wanted).square().mean(dim=(1, 2))
 
 
+@cache
+def language_network() -> LanguageNetwork:
+    """What a language plan trains: a Transformer of 85,968 weights between vectors of a silo's own texts."""
+    digits = len(str(OWN_ITEMS))
+    items = Catalogue(tuple(CatalogueItem(item_id=f"{number:0{digits}}") for number in range(OWN_ITEMS)))
+    plan = complete_plan(
+        Draft(
+            silos=("a", "b", "c"), catalogue_sha256=items.sha256, catalogue_items=OWN_ITEMS,
+            family="language", encoder_sha256="00" * 32, architecture="transformer", text_dimensions=32,
+            hidden=72, layers=2, places=PLACES, target_epsilon=4.0, target_delta=1e-5,
+            max_users_per_silo=1_000,
+        )
+    )  # fmt: skip
+    places = public_uniform(0, 32 * OWN_ITEMS).reshape(OWN_ITEMS, 32)
+    return LanguageNetwork(plan, PlacedCatalogue(items.items, places, "00" * 32), None)
+
+
+def language_module() -> nn.Module:
+    """The network with its first weights."""
+    architecture = language_network()
+    module = architecture.module()
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.copy_(torch.from_numpy(architecture.initial_weights()[name]))
+    return module
+
+
+def language_loss(model: nn.Module, seen: Tensor, wanted: Tensor) -> Tensor:
+    """The production loss: exact softmax over the whole list, place by place."""
+    return language_network().loss_per_user(model, seen, wanted)
+
+
 @dataclass(frozen=True)
 class Shape:
     """What is measured: a model, its loss, a batch of so many users, and the ratio wanted."""
@@ -105,6 +144,14 @@ def sequence_batch(users: int, generator: torch.Generator) -> Batch:
     return histories, torch.randn(users, LENGTH, WIDTH, generator=generator, dtype=torch.float64)
 
 
+def language_batch(users: int, generator: torch.Generator) -> Batch:
+    histories = torch.randint(0, OWN_ITEMS, (users, PLACES + 1), generator=generator)
+    lengths = torch.randint(2, PLACES + 2, (users, 1), generator=generator)
+    is_there = torch.arange(PLACES + 1) < lengths
+    histories = histories.where(is_there, torch.tensor(NO_ITEM))
+    return histories[:, :-1], histories[:, 1:]
+
+
 SHAPES = {
     f"wide-{hidden}": Shape(
         f"autoencoder {NUM_ITEMS}-{hidden}-{NUM_ITEMS}",
@@ -123,7 +170,15 @@ SHAPES = {
         sequence_batch,
         (64, 256),
         1.7,
-    )
+    ),
+    "language": Shape(
+        f"language transformer, {OWN_ITEMS} texts",
+        language_module,
+        language_loss,
+        language_batch,
+        (64, 256),
+        1.25,
+    ),
 }
 
 

@@ -24,6 +24,7 @@ import numpy as np
 from reporting import Page, Terminal, add_json_option, header, write
 
 from policies.plans.drafting import Draft, complete_plan
+from policies.plans.models import FamilyName
 from silo.data.cleaning import clean
 from silo.data.interactions import Interactions
 from silo.data.public_sets import load_public_set
@@ -46,15 +47,20 @@ def read(folder: Path) -> Interactions:
     return everything
 
 
-def federate(parts: Sequence[Interactions], epsilon: float) -> Recommender:
-    """The model that a job of these silos would make."""
+def draft_of(parts: Sequence[Interactions], epsilon: float, family: FamilyName = "item-graph") -> Draft:
+    """What these silos would agree on."""
     catalogue = parts[0].catalogue
-    draft = Draft(
-        silos=SILOS, catalogue_sha256=catalogue.sha256, catalogue_items=len(catalogue), family="item-graph",
+    return Draft(
+        silos=SILOS, catalogue_sha256=catalogue.sha256, catalogue_items=len(catalogue), family=family,
         target_epsilon=epsilon, target_delta=DELTA, max_silos_per_user=1, max_interactions_per_user=200,
         max_users_per_silo=max(part.num_users for part in parts),
     )  # fmt: skip
-    return simulate(Simulation(complete_plan(draft), tuple(parts), 1, 1.0, is_clamped=True))
+
+
+def federate(parts: Sequence[Interactions], epsilon: float) -> Recommender:
+    """The model that a job of these silos would make."""
+    plan = complete_plan(draft_of(parts, epsilon))
+    return simulate(Simulation(plan, tuple(parts), 1, 1.0, is_clamped=True))
 
 
 def blended(train: Interactions, held_out: Interactions, federated: Recommender) -> dict[str, Any]:

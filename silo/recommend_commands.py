@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from policies.console import HERE, Debug, Dir, Json, command, emit_json, progress, say
+from privacy.errors import UsageError
 
 JobOption = Annotated[str | None, typer.Option("--job", help="Use this job's model; default: the newest.")]
 
@@ -53,11 +54,7 @@ def recommend(
 
     With --all: a table of user_id, item_id, score, rank and is_new, readable by its owner only.
     """
-    import asyncio
-
-    from privacy.errors import UsageError
     from silo.recommending import describe, warnings
-    from silo.vertical.serving.desk import find_vertical_job, serve
 
     if everybody:
         if user is not None or out is None or consent or token or explain:
@@ -72,24 +69,7 @@ def recommend(
         raise UsageError(
             "say for whom", where="--user, --all", remedy="--user ID, or --all --out FILE.parquet"
         )
-    vertical = None if model is not None else find_vertical_job(directory, job)
-    if vertical is not None and explain:
-        raise UsageError(
-            "lists of a vertical job are not explained: features of others are in them",
-            where="--explain",
-            remedy="leave it out, or name a horizontal job with --job",
-        )
-    if vertical is not None:
-        served = asyncio.run(serve(directory, vertical, user, k, files=consent or (), words=token or ()))
-        found = served.to_json(user)
-    elif consent or token:
-        raise UsageError(
-            "tokens are for the model of a vertical job, and this is none",
-            where="--consent, --token",
-            remedy="leave them out, or name the job with --job and no --model",
-        )
-    else:
-        found = _explained(directory, job, user, k, model, explain)
+    found = _recommend_one(directory, job, user, k, model, explain, consent or [], token or [])
     for part in describe(found):
         say(part)
     for warning in warnings(found):
@@ -111,6 +91,40 @@ def _explained(
             advance(description=f"explaining: {done} of {items} items")
 
         return recommend_alone(directory, job, user, k, model, explained=explain, notice=notice)
+
+
+def _recommend_one(
+    directory: Path,
+    job: str | None,
+    user: str,
+    k: int,
+    model: str | None,
+    explain: int,
+    files: list[str],
+    words: list[str],
+) -> dict[str, Any]:
+    """One person's list, with what partners say where the job is vertical."""
+    import asyncio
+
+    from silo.vertical.serving.desk import find_vertical_job, serve
+
+    vertical = None if model is not None else find_vertical_job(directory, job)
+    if vertical is not None and explain:
+        raise UsageError(
+            "lists of a vertical job are not explained: features of others are in them",
+            where="--explain",
+            remedy="leave it out, or name a horizontal job with --job",
+        )
+    if vertical is not None:
+        served = asyncio.run(serve(directory, vertical, user, k, files=files, words=words))
+        return served.to_json(user)
+    if files or words:
+        raise UsageError(
+            "tokens are for the model of a vertical job, and this is none",
+            where="--consent, --token",
+            remedy="leave them out, or name the job with --job and no --model",
+        )
+    return _explained(directory, job, user, k, model, explain)
 
 
 def _recommend_all(

@@ -90,21 +90,22 @@ def recommend_all(
 def _lists(
     model: RankingModel, catalogue: Catalogue, rows: KnownRows, users: range, k: int, *, reserve: bool
 ) -> pl.DataFrame:
-    block = rows.seen.select(users)
-    scores = model.scores(rows.liked.select(users).histories())
+    block, histories = rows.seen.select(users), rows.liked.select(users).histories()
     owners: list[str] = []
     items: list[str] = []
     values: list[float] = []
     ranks: list[int] = []
     news: list[bool] = []
     for row, user_id in enumerate(block.user_ids):
-        ranked = best_unseen(scores[row], block.of(user_id), k)
+        # One history a call, as for one person: a product over many rounds otherwise and turns near-ties.
+        scores = model.scores(histories[row : row + 1])[0]
+        ranked = best_unseen(scores, block.of(user_id), k)
         new = new_item(catalogue, rows.seen, user_id, ranked, liked=rows.liked) if reserve else None
         if new is not None:
             ranked[-1] = new
         owners += [user_id] * len(ranked)
         items += [catalogue.item_ids[item] for item in ranked]
-        values += scores[row, ranked].tolist()
+        values += scores[ranked].tolist()
         ranks += range(1, len(ranked) + 1)
         news += [item == new for item in ranked]
     return pl.DataFrame([owners, items, np.array(values, np.float64), ranks, news], schema=SCHEMA)

@@ -145,11 +145,11 @@ def _refuse_without_times(plan: Plan) -> None:
             where="columns.timestamp",
             remedy="Name the column of times in policy.yaml, or ask for a plan with a random holdout.",
         )
-    if plan.model.family == "sequence":
+    if plan.reads_order:
         raise NoTimesError(
             "the plan's model reads histories in order of time, and this dataset has no times",
             where="columns.timestamp",
-            remedy="Name the column of times in policy.yaml, or ask for a plan of another family.",
+            remedy="Name the column of times in policy.yaml, or ask for a plan of another model.",
         )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from policies.plans.adapters import AdapterDraft
-from policies.plans.models import STATISTICS, ArchitectureName, FamilyName
+from policies.plans.models import STATISTICS, FamilyName, LanguageArchitectureName
 from policies.plans.plan import Plan
 from policies.plans.price import (
     MAX_ROUNDING_COST,
@@ -19,13 +19,20 @@ from policies.plans.price import (
     schedule,
     sensitivity_in_one_silo,
 )
-from policies.plans.recipes import DEFAULT_ROUND_MINUTES, MASKED_SHARE, RECIPES, Recipe
+from policies.plans.recipes import (
+    DEFAULT_LANGUAGE_ARCHITECTURE,
+    DEFAULT_ROUND_MINUTES,
+    MASKED_SHARE,
+    Recipe,
+    recipe_of,
+)
 from policies.plans.shapes import burns_of_popularity
 from policies.validation import validate_values
 from privacy.budget import FilterSpec, RenyiFilter, ZcdpFilter
 from privacy.calibration import calibrate_noise_multiplier
 from privacy.events import EventCount
 
+_USUAL_ARCHITECTURES = {"sequence": "transformer", "language": DEFAULT_LANGUAGE_ARCHITECTURE}
 DEFAULT_ORDERS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 
 
@@ -98,9 +105,10 @@ class Draft(AdapterDraft):
     features: int | None = None
     encoder_sha256: str | None = None
     text_dimensions: int | None = None
-    architecture: ArchitectureName | None = None
+    architecture: LanguageArchitectureName | None = None
     layers: int | None = None
     places: int | None = None
+    negatives: int | None = None
     hidden: int | None = None
     input_dropout: float | None = None
     seed: int | None = None
@@ -183,7 +191,7 @@ def _training_multiplier(plan: Plan) -> float:
 
 def _document(draft: Draft) -> dict[str, Any]:
     """Return the plan as the mapping a file holds, with noise and grid still open."""
-    recipe = RECIPES.get(draft.family)
+    recipe = recipe_of(draft.family, draft.architecture)
     metrics: Any = "none"
     if draft.metrics_epsilon is not None:
         metrics = {"noised": True, "epsilon": draft.metrics_epsilon}
@@ -230,6 +238,7 @@ def _model(draft: Draft, recipe: Recipe | None) -> dict[str, Any]:
         dimensions=draft.text_dimensions,
         layers=draft.layers,
         places=draft.places,
+        negatives=draft.negatives and {"count": draft.negatives},
         hidden=draft.hidden,
         input_dropout=draft.input_dropout,
         seed=draft.seed,
@@ -245,10 +254,11 @@ def _model(draft: Draft, recipe: Recipe | None) -> dict[str, Any]:
             hidden=recipe.hidden,
             layers=recipe.layers,
             places=recipe.places,
+            negatives=recipe.negatives and {"count": recipe.negatives},
             input_dropout=MASKED_SHARE if draft.architecture == "masked" else recipe.input_dropout,
         )
-        if draft.family == "sequence":
-            usual["architecture"] = "transformer"
+        if draft.family in _USUAL_ARCHITECTURES:
+            usual["architecture"] = _USUAL_ARCHITECTURES[draft.family]
         if recipe.popularity_share:
             usual["bias"] = _bias(recipe.popularity_share * draft.target_epsilon)
     return {"family": draft.family} | usual | asked

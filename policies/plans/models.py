@@ -19,9 +19,13 @@ FamilyName = Literal[
     "private-encoder",
 ]
 ArchitectureName = Literal["transformer", "masked", "gru", "lstm", "cnn"]
+LanguageArchitectureName = Literal["bottleneck", "transformer", "masked", "gru", "lstm", "cnn"]
 
 STATISTICS = frozenset({"popularity", "item-graph"})
 """Families that sum one exact integer vector of each user, once; all others sum clipped gradients."""
+
+MAX_NETWORK_WIDTH = 512
+"""Of a network over ordered histories, at each place."""
 
 VERTICAL_FAMILIES = frozenset({"cross-moments", "private-encoder"})
 """Families of vertical plans; no other has one."""
@@ -119,25 +123,82 @@ class EncoderAdapter(Section):
         return self.layers * self.rank * (self.outputs or 0)
 
 
+class NetworkSize(Section):
+    """A network over ordered histories, between public vectors of items.
+
+    Attributes:
+        architecture: what reads the history: ``transformer`` (causal attention), ``masked`` (attention both
+            ways), ``gru``, ``lstm`` or ``cnn`` (dilated causal convolutions).
+        features: width of the items' vectors.
+        hidden: width of the network at each place.
+        layers: of it.
+        places: newest items of a history that are read.
+    """
+
+    architecture: ArchitectureName
+    features: Annotated[Whole, Field(ge=1, le=2_000)]
+    hidden: Annotated[Whole, Field(ge=2, le=MAX_NETWORK_WIDTH, multiple_of=2)]
+    layers: Annotated[Whole, Field(ge=1, le=4)]
+    places: Annotated[Whole, Field(ge=2, le=200)]
+
+    @property
+    def num_weights(self) -> int:
+        """Trained values: two maps between vectors and places, and what stands between them."""
+        width, layers = self.hidden, self.layers
+        per_layer = {
+            "transformer": 8 * width * width + 10 * width,
+            "masked": 8 * width * width + 10 * width,
+            "gru": 6 * width * width + 6 * width,
+            "lstm": 8 * width * width + 8 * width,
+            "cnn": 3 * width * width + 3 * width,
+        }
+        positions = self.places * width if self.architecture in ("transformer", "masked") else 0
+        ends = 2 * self.features * width + width
+        return ends + positions + layers * per_layer[self.architecture] + 2 * width
+
+
+class SampledNegatives(Section):
+    """Items that compete in a step's loss for the whole of a long list, drawn by public coins for everybody.
+
+    Attributes:
+        count: of them, each item of a silo's own list as likely as another; the loss is corrected for what
+            was not drawn.
+        above: items of a list beyond which it is sampled; a shorter one competes as a whole.
+    """
+
+    count: Annotated[Whole, Field(ge=2, le=65_536)]
+    above: Annotated[Whole, Field(ge=3, le=1_000_000)] = 20_000
+
+
 class LanguageModel(Section):
-    """A history through one hidden layer to scores, between vectors of item texts, trained by DP-SGD.
+    """A history to scores, between vectors of item texts, trained by DP-SGD.
 
     The vectors are a frozen public encoder's, whitened on the plan's reference texts, so every silo ranks
     items of its own (``catalogue: {kind: per_silo}``) with weights that all learn together.
 
     Attributes:
         dimensions: of the space in which items stand.
-        hidden: width of the hidden layer.
-        input_dropout: share of a history that a step hides from the network and asks it for.
-        seed: public; of the first parameters and an adapter's frozen matrices only, never of noise.
-        encoder_adapter: what is trained of the encoder; ``none``: items stand where it puts them.
+        architecture: what reads a history: ``bottleneck``, one hidden layer over the sum of its items,
+            whatever their order; the others are those of a sequence model.
+        hidden: width of the hidden layer, or of the network at each place; even for the latter.
+        layers: all but ``bottleneck``: of the network.
+        places: all but ``bottleneck``: newest items of a history that are read.
+        input_dropout: ``bottleneck`` and ``masked``: share of a history that a step hides from the network
+            and asks it for.
+        negatives: all but ``bottleneck``: what competes where a list is long; left out: the whole list.
+        seed: public; of first parameters, negatives and an adapter's frozen matrices only, never of noise.
+        encoder_adapter: ``bottleneck``: what is trained of the encoder; ``none``: items stand where it puts them.
         start_from: SHA-256 of a ``checkpoint.safetensors`` that every silo has; left out: from the seed.
     """
 
     family: Literal["language"]
     dimensions: Annotated[Whole, Field(ge=1, le=1_024)] = 32
+    architecture: LanguageArchitectureName = "bottleneck"
     hidden: Annotated[Whole, Field(ge=1, le=1_024)] = 32
+    layers: Annotated[Whole, Field(ge=1, le=4)] = 1
+    places: Annotated[Whole, Field(ge=2, le=200)] = 20
     input_dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.0
+    negatives: SampledNegatives | None = None
     seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 0
     encoder_adapter: Literal["none"] | EncoderAdapter = "none"
     start_from: Sha256 | None = None
@@ -147,13 +208,34 @@ class LanguageModel(Section):
         """What is trained of the encoder, if anything."""
         return None if self.encoder_adapter == "none" else self.encoder_adapter
 
+    @property
+    def network(self) -> NetworkSize | None:
+        """What reads histories in their order; None for the bottleneck, which reads none."""
+        if self.architecture == "bottleneck":
+            return None
+        return NetworkSize(
+            architecture=self.architecture,
+            features=self.dimensions,
+            hidden=self.hidden,
+            layers=self.layers,
+            places=self.places,
+        )
+
+    @property
+    def num_weights(self) -> int:
+        """Trained values."""
+        network = self.network
+        if network is not None:
+            return network.num_weights
+        adapters = 0 if self.adapter is None else self.adapter.num_weights
+        return adapters + 2 * self.dimensions * self.hidden + self.hidden
+
 
 class SequenceModel(Section):
     """What comes next after an ordered history, over a public basis of items, trained by DP-SGD.
 
     Attributes:
-        architecture: what reads the history: ``transformer`` (causal attention), ``masked`` (attention both
-            ways), ``gru``, ``lstm`` or ``cnn`` (dilated causal convolutions).
+        architecture: what reads the history, see :class:`NetworkSize`.
         features: width of the public basis of the items.
         hidden: width of the network at each place.
         layers: of it.
@@ -167,7 +249,7 @@ class SequenceModel(Section):
     family: Literal["sequence"]
     architecture: ArchitectureName
     features: Annotated[Whole, Field(ge=1, le=2_000)]
-    hidden: Annotated[Whole, Field(ge=2, le=512, multiple_of=2)] = 32
+    hidden: Annotated[Whole, Field(ge=2, le=MAX_NETWORK_WIDTH, multiple_of=2)] = 32
     layers: Annotated[Whole, Field(ge=1, le=4)] = 1
     places: Annotated[Whole, Field(ge=2, le=200)] = 20
     input_dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.0
@@ -176,19 +258,15 @@ class SequenceModel(Section):
     start_from: Sha256 | None = None
 
     @property
-    def num_weights(self) -> int:
-        """Trained values: two maps between features and places, and what stands between them."""
-        width, layers = self.hidden, self.layers
-        per_layer = {
-            "transformer": 8 * width * width + 10 * width,
-            "masked": 8 * width * width + 10 * width,
-            "gru": 6 * width * width + 6 * width,
-            "lstm": 8 * width * width + 8 * width,
-            "cnn": 3 * width * width + 3 * width,
-        }
-        positions = self.places * width if self.architecture in ("transformer", "masked") else 0
-        ends = 2 * self.features * width + width
-        return ends + positions + layers * per_layer[self.architecture] + 2 * width
+    def network(self) -> NetworkSize:
+        """What reads histories."""
+        return NetworkSize(
+            architecture=self.architecture,
+            features=self.features,
+            hidden=self.hidden,
+            layers=self.layers,
+            places=self.places,
+        )
 
 
 class CrossMomentsModel(Section):

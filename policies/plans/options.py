@@ -138,12 +138,29 @@ class ModelOptions:
         ),
     ] = None
     architecture: Annotated[
-        Literal["transformer", "masked", "gru", "lstm", "cnn"] | None,
-        typer.Option(help="sequence: what reads a history in its order; default: transformer."),
+        Literal["bottleneck", "transformer", "masked", "gru", "lstm", "cnn"] | None,
+        typer.Option(
+            help="sequence, language: what reads a history in its order; language also bottleneck, which "
+            "adds it up and needs no times. Default: transformer."
+        ),
     ] = None
-    layers: Annotated[int | None, typer.Option(help="sequence: of the network; default: 1.")] = None
+    layers: Annotated[
+        int | None,
+        typer.Option(help="sequence, language but for bottleneck: of the network; default: 1."),
+    ] = None
     places: Annotated[
-        int | None, typer.Option(help="sequence: newest items of a history that are read; default: 20.")
+        int | None,
+        typer.Option(
+            help="sequence, language but for bottleneck: newest items of a history that are read; "
+            "default: 20."
+        ),
+    ] = None
+    negatives: Annotated[
+        int | None,
+        typer.Option(
+            help="language but for bottleneck: items that compete in a step for a list of more than 20,000; "
+            "default: 2048."
+        ),
     ] = None
     hidden: Annotated[
         int | None, typer.Option(help="autoencoder, language, sequence: width inside; default: 32.")
@@ -151,8 +168,8 @@ class ModelOptions:
     input_dropout: Annotated[
         float | None,
         typer.Option(
-            help="autoencoder, language, masked sequence: share of a history that a step hides and asks for; "
-            "default: 0.4, masked 0.2."
+            help="autoencoder, language bottleneck, masked: share of a history that a step hides and asks "
+            "for; default: 0.4, masked 0.2."
         ),
     ] = None
     seed: Annotated[

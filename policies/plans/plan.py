@@ -20,7 +20,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from policies.plans.models import STATISTICS, AutoencoderModel, Model, NoisedPopularity, SequenceModel
+from policies.plans.models import (
+    STATISTICS,
+    AutoencoderModel,
+    LanguageModel,
+    Model,
+    NoisedPopularity,
+    SequenceModel,
+)
 from policies.plans.rules import plan_problems
 from policies.plans.vertical.rules import vertical_problems
 from policies.plans.vertical.terms import AlignmentTerms, Roles
@@ -290,3 +297,9 @@ class Plan(Section):
         """The noised counts that a trained model starts from, if any."""
         bias = self.model.bias if isinstance(self.model, AutoencoderModel | SequenceModel) else "none"
         return bias if isinstance(bias, NoisedPopularity) else None
+
+    @property
+    def reads_order(self) -> bool:
+        """Whether the model reads histories in order of time, so that rows without times are refused."""
+        model = self.model
+        return isinstance(model, LanguageModel | SequenceModel) and model.network is not None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from policies.plans.models import MAX_NETWORK_WIDTH
+
 if TYPE_CHECKING:
     from policies.plans.plan import Plan
 
@@ -28,11 +30,7 @@ def plan_problems(plan: Plan) -> Iterator[str]:
         yield from _optimizer_problems(plan)
         yield from _local_problems(plan)
         yield from _absence_problems(plan)
-    if plan.model.family == "sequence" and plan.model.architecture != "masked" and plan.model.input_dropout:
-        yield (
-            f"model.input_dropout: {plan.model.architecture} is asked for every next item and hides none; "
-            "leave it out, or write architecture: masked"
-        )
+    yield from _network_problems(plan)
     if plan.model.family in ("autoencoder", "sequence") and plan.model.features > plan.catalogue.items:
         yield f"model.features: a basis of {plan.catalogue.items} items has at most as many columns"
     popularity, target_epsilon = plan.popularity, plan.privacy.target_epsilon
@@ -41,6 +39,42 @@ def plan_problems(plan: Plan) -> Iterator[str]:
             f"model.bias.epsilon: {popularity.epsilon:g} leaves nothing of target_epsilon {target_epsilon:g} "
             f"to the training; write less, such as {target_epsilon / 4:g}"
         )
+
+
+def _network_problems(plan: Plan) -> Iterator[str]:
+    model = plan.model
+    if model.family not in ("language", "sequence"):
+        return
+    if model.architecture == "bottleneck":
+        for name in sorted({"layers", "places"} & model.model_fields_set):
+            yield (
+                f"model.{name}: bottleneck adds up a history and reads no order; leave it out, or write "
+                "another architecture"
+            )
+        if model.negatives is not None:
+            yield (
+                "model.negatives: bottleneck scores its list once a person, not at every place, so all of it "
+                "can compete; leave it out"
+            )
+        return
+    if model.family == "language" and model.adapter is not None:
+        yield (
+            f"model.encoder_adapter: {model.architecture} reads places of the frozen encoder; leave it out, "
+            "or write architecture: bottleneck"
+        )
+    negatives = model.negatives if model.family == "language" else None
+    if negatives is not None and negatives.count >= negatives.above:
+        yield (
+            f"model.negatives.count: {negatives.count:,} of a list of more than {negatives.above:,} items "
+            "save nothing; write fewer, or a larger above"
+        )
+    if model.architecture != "masked" and model.input_dropout:
+        yield (
+            f"model.input_dropout: {model.architecture} is asked for every next item and hides none; "
+            "leave it out, or write architecture: masked"
+        )
+    if model.hidden % 2 or not 2 <= model.hidden <= MAX_NETWORK_WIDTH:
+        yield f"model.hidden: {model.architecture} has an even width, from 2 to {MAX_NETWORK_WIDTH}"
 
 
 def catalogue_problems(plan: Plan) -> Iterator[str]:

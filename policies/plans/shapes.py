@@ -152,10 +152,9 @@ def num_values(plan: Plan) -> int:
         case "autoencoder":
             return 2 * model.features * model.hidden + model.hidden
         case "language":
-            adapters = model.adapter.num_weights if model.adapter is not None else 0
-            return adapters + 2 * model.dimensions * model.hidden + model.hidden
-        case "sequence":
             return model.num_weights
+        case "sequence":
+            return model.network.num_weights
         case "private-encoder":
             return 2 * MAX_ENCODER_COLUMNS * model.dimensions
         case _:

@@ -35,6 +35,7 @@ _COMMENTS: Final[Mapping[str, str]] = {
     "model.places": "newest items of a history that it reads",
     "model.hidden": "width of the hidden layer",
     "model.input_dropout": "share of a history that a step hides and asks for",
+    "model.negatives": "items that compete in a step where a list is longer than above (20,000)",
     "model.seed": "of the first weights; never of noise",
     "model.encoder_adapter": "what is trained of the encoder's last layers",
     "model.bias": "popularity, counted with noise before the training",
@@ -95,6 +96,7 @@ _COMMENTS_OF_OWN_LISTS: Final[Mapping[str, str]] = {
     "partition": "different users",
     "catalogue": "public texts that make the silos' own lists comparable",
     "catalogue.kind": "each silo ranks the item_list of its own policy",
+    "model.architecture": "bottleneck: its items added up | transformer | masked | gru | lstm | cnn",
 }
 
 

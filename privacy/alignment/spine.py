@@ -7,7 +7,7 @@ The number of people in common is compared with the plan's least only after nois
 Laplace variable of scale ``1/ε``, drawn exactly (Canonne, Kamath, Steinke 2020, algorithm 2). One person more
 in one silo's list, or the same person in all of them, changes that number by at most 1, so the one answer is
 ``ε``-private for every silo's people, and each silo pays ``ε``. Where one person may stand behind several
-entries of a list, the caller divides ``ε`` by their number.
+entries, of one list or of several together, the caller divides ``ε`` by their number.
 
 What follows from the answer
     ============  ==========================================================================

@@ -41,15 +41,30 @@ def adapt(
     and, if the federated part has aged, writes a plan to train it again.
     """
     from policies.plans.commands import PlanExistsError
+    from silo.adapting.showing import describe
+
+    if propose is not None and propose.exists() and not force:
+        raise PlanExistsError("it exists already", where=str(propose), remedy="name another, or --force")
+    found = _look(directory, job, since, refresh=refresh)
+    found["proposal"] = _propose(directory, job, propose) if found["reasons"] else None
+    for part in describe(found):
+        say(part)
+    if found["proposal"]:
+        say(f"{propose}: a plan to train again. Submitting it tells the others that you think so.")
+        say(f"Ask what it costs each silo: archipel plan forecast {propose}")
+    elif found["reasons"]:
+        say("`--propose FILE` writes a plan to train again; it costs epsilon as every plan does.")
+    emit_json(found, json_file)
+
+
+def _look(directory: Path, job: str | None, since: datetime | None, *, refresh: bool) -> dict[str, Any]:
+    """Measure, and look at local parts or learn them anew."""
     from silo.adapting.drift import measure
     from silo.adapting.refreshing import refresh as refresh_local
-    from silo.adapting.showing import describe
     from silo.adapting.windows import load_windows, training_time
     from silo.finished import load_finished
     from silo.site import utc_now
 
-    if propose is not None and propose.exists() and not force:
-        raise PlanExistsError("it exists already", where=str(propose), remedy="name another, or --force")
     finished = load_finished(directory, job)
     start = training_time(directory, finished.job) if since is None else since.replace(tzinfo=UTC)
     with progress("reading rows") as advance:
@@ -69,15 +84,7 @@ def adapt(
         found["local"] = refresh_local(
             directory, finished.dataset_name, utc_now(), keep=refresh, notice=notice
         )
-    found["proposal"] = _propose(directory, job, propose) if found["reasons"] else None
-    for part in describe(found):
-        say(part)
-    if found["proposal"]:
-        say(f"{propose}: a plan to train again. Submitting it tells the others that you think so.")
-        say(f"Ask what it costs each silo: archipel plan forecast {propose}")
-    elif found["reasons"]:
-        say("`--propose FILE` writes a plan to train again; it costs epsilon as every plan does.")
-    emit_json(found, json_file)
+    return found
 
 
 def _propose(directory: Path, job: str | None, target: Path | None) -> str | None:

@@ -125,7 +125,7 @@ def load_windows(directory: Path, finished: Finished, since: datetime) -> Window
         since=moment,
         before=before,
         recent=recent,
-        targets=_last(recent),
+        targets=last_rows(recent),
         train=train,
         held_out=held_out,
         outside_rows=late.filter(~pl.col("item_id").is_in(list(catalogue.item_ids)).fill_null(False)).height,
@@ -156,12 +156,14 @@ def _as_trained(
     if plan.holdout.kind == "last":
         return train, held_out
     both = pl.concat([train.frame, held_out.frame])
-    last = _last(Interactions(everybody, both, finished.catalogue)).frame.select("user_index", "item_index")
+    last = last_rows(Interactions(everybody, both, finished.catalogue)).frame.select(
+        "user_index", "item_index"
+    )
     held_last = held_out.frame.join(last, on=["user_index", "item_index"], how="semi")
     return train, Interactions(everybody, held_last, finished.catalogue)
 
 
-def _last(interactions: Interactions) -> Interactions:
+def last_rows(interactions: Interactions) -> Interactions:
     """Each person's latest row; of equal times the item that comes later in the catalogue."""
     ordered = interactions.frame.sort("user_index", "timestamp", "item_index", nulls_last=False)
     frame = ordered.group_by("user_index", maintain_order=True).last()

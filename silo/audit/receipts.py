@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from policies.canonical import signed_bytes
+from policies.decisions.selections import is_selection
 from policies.files import read_limited
 from policies.signing import SignatureError
 from privacy.errors import ArchipelError, DataError, TrustError
@@ -177,11 +178,15 @@ def unwitnessed(fold: Fold, newest: int, where: str) -> Iterator[Finding]:
     if fold.last_charge_seq <= newest:
         return
     job = fold.state().jobs.get(fold.last_charge_job)
-    running = " (the job is still open: verify again when it has ended)" if job and job.open else ""
+    charged = f"job {fold.last_charge_job}"
+    if is_selection(fold.last_charge_job):
+        charged = f"the private choice {fold.last_charge_job} (peers countersign it when the next job ends)"
+    elif job and job.open:
+        charged += " (the job is still open: verify again when it has ended)"
     yield finding(
         "unwitnessed",
         f"{where} entry {fold.last_charge_seq}",
-        f"no peer's receipt covers the last charge, of job {fold.last_charge_job}{running}",
+        f"no peer's receipt covers the last charge, of {charged}",
     )
 
 

@@ -15,7 +15,9 @@ from silo.data.interactions import Interactions
 from silo.data.public_sets import PublicSet, load_public_set
 from silo.data.splits import hold_out, partition_by_taste
 from silo.data.synthetic import marketplace
-from silo.demo.settings import DemoSettings
+from silo.demo.settings import DemoSettings, DemoSplit
+
+NO_ORDER = "No row has a time: histories are sets, which a sequence model reads in an order by hash."
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class DemoData:
         train: what the silos hold.
         held_out: what nobody but the harness holds.
         silo_of: silo number of each user.
+        split: how rows were held out.
         notes: what a reader of the figures must know.
     """
 
@@ -36,6 +39,7 @@ class DemoData:
     train: Interactions
     held_out: Interactions
     silo_of: NDArray[np.int64]
+    split: DemoSplit
     notes: tuple[str, ...]
 
     def users_of(self, silo: int) -> NDArray[np.int64]:
@@ -72,6 +76,19 @@ def prepare(settings: DemoSettings, source: PublicSet, seed: int) -> DemoData:
         raise DataError(
             f"{settings.num_silos} silos for {everything.num_users} users", remedy="choose fewer --silos"
         )
-    train, held_out = hold_out(everything, settings.split, seed=seed)
+    split, notes = _split_of(settings, everything), source.notes
+    if settings.is_sequence and not _has_times(everything):
+        notes = (*notes, NO_ORDER)
+    train, held_out = hold_out(everything, split, seed=seed)
     silo_of = partition_by_taste(train.matrix(), settings.num_silos, seed)
-    return DemoData(source.name, source.catalogue, train, held_out, silo_of, source.notes)
+    return DemoData(source.name, source.catalogue, train, held_out, silo_of, split, notes)
+
+
+def _split_of(settings: DemoSettings, rows: Interactions) -> DemoSplit:
+    if settings.split is not None:
+        return settings.split
+    return "last" if settings.is_sequence and _has_times(rows) else "random"
+
+
+def _has_times(rows: Interactions) -> bool:
+    return rows.frame["timestamp"].null_count() < rows.num_interactions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -18,6 +18,7 @@ class Model(enum.StrEnum):
     POPULARITY = "popularity"
     ITEM_GRAPH = "item-graph"
     AUTOENCODER = "autoencoder"
+    SEQUENCE = "sequence"
 
 
 class Placement(enum.StrEnum):
@@ -44,17 +45,26 @@ class HorizontalOptions:
         typer.Option(help="Silos that may help the coordinator; default: 1, or all others with silo noise."),
     ] = None
     model: Annotated[Model | None, typer.Option(help="Model family; default: item-graph.")] = None
-    rounds: Annotated[int | None, typer.Option(help="autoencoder: secure sums of the training.")] = None
+    architecture: Annotated[
+        Literal["transformer", "masked", "gru", "lstm", "cnn"] | None,
+        typer.Option(help="sequence: what reads a history in its order; default: transformer."),
+    ] = None
+    rounds: Annotated[
+        int | None, typer.Option(help="Trained: secure sums; default: autoencoder 60, sequence 40.")
+    ] = None
     noise_placement: Annotated[
-        Placement | None, typer.Option(help="autoencoder: shared noise, or each silo's own.")
+        Placement | None, typer.Option(help="Trained: shared noise, or each silo's own.")
     ] = None
     local_steps: Annotated[
-        int | None, typer.Option(help="autoencoder: noised steps of a silo between two sums.")
+        int | None, typer.Option(help="Trained: noised steps of a silo between two sums.")
     ] = None
     sample_rate: Annotated[
-        float | None, typer.Option(help="autoencoder: Poisson sampling of people; 1 = all.")
+        float | None, typer.Option(help="Trained: Poisson sampling of people; 1 = all.")
     ] = None
-    split: Annotated[Split | None, typer.Option(help="Which rows are held out; default: random.")] = None
+    split: Annotated[
+        Split | None,
+        typer.Option(help="Which rows are held out; default: random, sequence last if rows have times."),
+    ] = None
     record: Annotated[
         bool,
         typer.Option("--record", help="Add canaries, record the job for `audit attack`."),

@@ -8,6 +8,7 @@ from typing import Any
 from rich.panel import Panel
 from rich.table import Table
 
+from policies.plans.models import SequenceModel
 from policies.plans.plan import Plan
 from policies.plans.price import plan_epsilon_pld, schedule
 from silo.demo.dataset import DemoData
@@ -56,11 +57,11 @@ def as_json(settings: DemoSettings, data: DemoData, outcomes: Sequence[Outcome])
             "users_by_silo": {
                 name: int(data.users_of(number).size) for number, name in enumerate(settings.silo_names)
             },
-            "split": settings.split,
+            "split": data.split,
             "seeds": [outcome.seed for outcome in outcomes],
             "notes": list(data.notes),
         },
-        "model": {"family": settings.family},
+        "model": _model(plan),
         "privacy": {
             "unit": plan.privacy.unit,
             "neighboring_relation": plan.privacy.neighboring_relation,
@@ -77,6 +78,12 @@ def as_json(settings: DemoSettings, data: DemoData, outcomes: Sequence[Outcome])
         "secure_sum": secure_sum(first),
         "seconds": first.seconds,
     }
+
+
+def _model(plan: Plan) -> dict[str, str]:
+    if isinstance(plan.model, SequenceModel):
+        return {"family": plan.model.family, "architecture": plan.model.architecture}
+    return {"family": plan.model.family}
 
 
 def secure_sum(outcome: Outcome) -> dict[str, Any]:
@@ -103,7 +110,7 @@ def for_people(found: dict[str, Any], outcomes: Sequence[Outcome]) -> list[objec
     """The table, what was spent, what it cost, and the promise in words."""
     plan = outcomes[0].world.plan()
     seeds = len(outcomes)
-    title = f"{found['data']['name']}, {found['model']['family']}, epsilon {plan.privacy.target_epsilon:g}"
+    title = f"{found['data']['name']}, {_in_words(found)}, epsilon {plan.privacy.target_epsilon:g}"
     table = Table(title=f"{title}: mean over {seeds} seed{'s' if seeds > 1 else ''}", title_justify="left")
     table.add_column("", no_wrap=True)
     for name in SHOWN:
@@ -125,6 +132,12 @@ def for_people(found: dict[str, Any], outcomes: Sequence[Outcome]) -> list[objec
         Panel(privacy_statement(plan) + " " + LIMITS, title="What is promised", title_align="left"),
         *(f"note: {note}" for note in found["data"]["notes"]),
     ]
+
+
+def _in_words(found: dict[str, Any]) -> str:
+    model = found["model"]
+    named = f"{model['family']} ({model['architecture']})" if "architecture" in model else model["family"]
+    return f"{named}, last item held out" if found["data"]["split"] == "last" else str(named)
 
 
 def _legend_of_family(plan: Plan) -> str:

@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from policies.plans.drafting import Draft
+from policies.plans.models import ArchitectureName
 from privacy.errors import UsageError
 from silo.demo.common_settings import CommonSettings, Limit, require
 
-DemoFamily = Literal["popularity", "item-graph", "autoencoder"]
+DemoFamily = Literal["popularity", "item-graph", "autoencoder", "sequence"]
+DemoSplit = Literal["random", "last"]
 NoisePlacement = Literal["federation", "silo"]
 MAX_INTERACTIONS_PER_USER = 200
-GRADIENT_FAMILIES: Final = ("autoencoder",)
+GRADIENT_FAMILIES: Final = ("autoencoder", "sequence")
+SEQUENCE_OPTIONS: Final = {"--features": 40, "--hidden": 16, "--places": 10}
+SEQUENCE_ROUNDS: Final = 40
+"""So that a laptop learns all columns in minutes; the defaults of ``plan new`` take several times as long."""
 VERIFIED_ROUNDS: Final = 0.1
 MIN_CANARIES: Final = 16
 MAX_CANARIES: Final = 100_000
@@ -30,8 +35,10 @@ class DemoSettings(CommonSettings):
         colluding_silos: silos that may pool what they know with the coordinator; None is 1, or all others
             where each silo's own noise suffices.
         family: model family.
-        split: how rows are held out of the silos' directories.
-        rounds: training rounds of a gradient family; None, here and below, is what ``plan new`` would take.
+        architecture: of a ``sequence`` model; None, here and below, is what ``plan new`` would take.
+        split: how rows are held out of the silos' directories; None is the last item of each person for a
+            ``sequence`` model where rows have times, else at random.
+        rounds: training rounds of a gradient family; a ``sequence`` model is given ``SEQUENCE_ROUNDS``.
         local_steps: noised steps of a silo between two sums.
         noise_placement: whether shares add up to the promised noise, or each silo's own noise suffices.
         sample_rate: Poisson probability of each person in a step.
@@ -42,7 +49,8 @@ class DemoSettings(CommonSettings):
     num_silos: int = 4
     colluding_silos: int | None = None
     family: DemoFamily = "item-graph"
-    split: Literal["random", "last"] = "random"
+    architecture: ArchitectureName | None = None
+    split: DemoSplit | None = None
     rounds: int | None = None
     local_steps: int | None = None
     noise_placement: NoisePlacement | None = None
@@ -117,6 +125,12 @@ class DemoSettings(CommonSettings):
                     where=option,
                     remedy=f"leave it out, or choose --model {' or '.join(GRADIENT_FAMILIES)}",
                 )
+        if self.architecture is not None and not self.is_sequence:
+            raise UsageError(
+                f"{self.family} reads no history in its order",
+                where="--architecture",
+                remedy="leave it out, or choose --model sequence",
+            )
 
     def _check_placement(self) -> None:
         """The plan's own rules, said in the demo's options before anything is made."""
@@ -144,6 +158,11 @@ class DemoSettings(CommonSettings):
     def is_gradient(self) -> bool:
         """Whether the family trains by noised gradients, in rounds."""
         return self.family in GRADIENT_FAMILIES
+
+    @property
+    def is_sequence(self) -> bool:
+        """Whether the family reads histories in their order."""
+        return self.family == "sequence"
 
     @property
     def is_sampled(self) -> bool:

@@ -12,7 +12,12 @@ from policies.catalog import render_template
 from policies.plans.drafting import DEFAULT_ORDERS
 from silo.data.catalogue import Catalogue
 from silo.demo.dataset import DemoData
-from silo.demo.settings import MAX_INTERACTIONS_PER_USER, DemoSettings
+from silo.demo.settings import (
+    MAX_INTERACTIONS_PER_USER,
+    SEQUENCE_OPTIONS,
+    SEQUENCE_ROUNDS,
+    DemoSettings,
+)
 
 _POLICY_DAYS: Final = 30
 
@@ -95,14 +100,20 @@ class HorizontalStaging:
 
 
 def training_options(settings: DemoSettings) -> list[str]:
-    """What the demo was told about the training, in words of ``plan new``; its defaults fill in the rest."""
+    """What the demo was told about the training, in words of ``plan new``; its defaults fill in the rest.
+
+    A ``sequence`` model is smaller than those defaults unless more is asked for.
+    """
+    usual = SEQUENCE_OPTIONS | {"--rounds": SEQUENCE_ROUNDS} if settings.is_sequence else {}
     asked = {
+        "--architecture": settings.architecture,
         "--noise-placement": settings.noise_placement,
         "--rounds": settings.rounds,
         "--local-steps": settings.local_steps,
         "--sample-rate": settings.sample_rate,
     }
-    return [word for option, value in asked.items() if value is not None for word in (option, str(value))]
+    given = usual | {option: value for option, value in asked.items() if value is not None}
+    return [word for option, value in given.items() for word in (option, str(value))]
 
 
 def policy_expiry() -> date:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +20,8 @@ class FormatName(StrEnum):
     SAFETENSORS = "safetensors"
     PARQUET = "parquet"
     ONNX = "onnx"
+    USER_ONNX = "user-onnx"
+    INDEX = "index"
 
 
 JobOption = Annotated[str | None, typer.Option("--job", help="Of this job; default: the newest.")]
@@ -50,6 +51,8 @@ def export(
 ) -> None:
     """Write the model of a job, or a local one, as tables or as an ONNX graph that scores like it.
 
+    `user-onnx` and `index` are its two sides: users' vectors, and items' in one byte a value.
+
     Item number i is line i + 1 of the catalogue's file. ONNX needs the extra: pip install 'archipel[export]'.
     """
     from silo.export.exporting import export_model
@@ -65,7 +68,8 @@ def compress(
     out: OutOption,
     int8: Annotated[bool, typer.Option("--int8", help="One byte a value instead of four.")] = False,
     prune: Annotated[
-        float | None, typer.Option(help="Leave out this share of the dimensions, the least important ones.")
+        float | None,
+        typer.Option(help="Leave out this share of the dimensions, the least important ones; no networks."),
     ] = None,
     directory: Dir = HERE,
     job: JobOption = None,
@@ -99,10 +103,8 @@ def compress(
         for name, value in done.figures.after.items():
             say(f"  {name}: {value:.4f}, before {done.figures.before[name]:.4f}")
         say(f"{done.figures_path}: {FIGURES_STATEMENT}")
-    emit_json(
-        {"path": done.path, "card": card, "figures": None if done.figures is None else asdict(done.figures)},
-        json_file,
-    )
+    # What is measured on people stands in a file of its own mode; this one may go anywhere.
+    emit_json({"path": done.path, "card": card, "figures_path": done.figures_path}, json_file)
 
 
 def _show(done: Exported) -> None:

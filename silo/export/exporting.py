@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from privacy.errors import DeniedError, UsageError
 from silo.evaluation import NothingToEvaluateError
+from silo.export.index import IndexedModel, ItemIndex, vectors_of
 from silo.export.measuring import (
     MADE_UP_USERS,
     PrivateFigures,
@@ -18,7 +19,7 @@ from silo.export.measuring import (
     top_overlap,
 )
 from silo.export.pruning import pruned
-from silo.export.scorers import TableScorer, table_scorer
+from silo.export.scorers import ExportableModel, exportable
 from silo.export.writing import Format, model_bytes
 from silo.extras import require_extra
 from silo.finished import MODEL_FILE, left_by_job
@@ -79,9 +80,11 @@ def export_model(
     """
     card_path = _beside(out, "card")
     served = _find(directory, job, name, is_private_allowed, out, card_path)
-    scorer = table_scorer(served.name, served.model)
-    card = _card(directory, served, scorer) | {"format": kind}
-    content = model_bytes(scorer, served.catalogue, kind, card)
+    model = exportable(served.name, served.model)
+    card = _card(directory, served, model) | {"format": kind}
+    content = model_bytes(model, served.catalogue, kind, card)
+    if kind == "index":
+        card |= _index_figures(model)
     return _write(out, content, card_path, card | {"bytes": len(content)})
 
 
@@ -111,7 +114,7 @@ def compress_model(
     require_extra("export", "onnx", "onnxruntime")
     card_path, figures_path = _beside(out, "card"), _beside(out, "figures")
     served = _find(directory, job, name, is_private_allowed, out, card_path, figures_path)
-    before = table_scorer(served.name, served.model)
+    before = exportable(served.name, served.model)
     notice("compressing")
     smaller = before if prune is None else pruned(before, prune)
     card = _card(directory, served, before) | {"format": "onnx", "int8": is_int8, "pruned": prune or 0.0}
@@ -145,7 +148,7 @@ def _find(
     return served
 
 
-def _card(directory: Path, served: ServedModel, scorer: TableScorer) -> dict[str, Any]:
+def _card(directory: Path, served: ServedModel, model: ExportableModel) -> dict[str, Any]:
     card: dict[str, Any] = {
         "kind": "ExportedModel",
         "schema_version": 1,
@@ -154,11 +157,13 @@ def _card(directory: Path, served: ServedModel, scorer: TableScorer) -> dict[str
         "is_private_to_silo": bool(served.private_parts),
         "statement": STATEMENT if served.private_parts else None,
         "catalogue_sha256": served.catalogue.sha256,
-        "items": scorer.num_items,
-        "dimensions": int(scorer.recommender.left.shape[1]),
-        "formula": _formula(scorer),
+        "items": model.num_items,
+        "dimensions": model.dimensions,
+        "formula": model.formula,
         "note": served.note,
     }
+    if model.about:
+        card["network"] = dict(model.about)
     if served.jobs:
         left = left_by_job(directory, served.jobs[0], MODEL_FILE)
         of_job = json.loads((left.parent / "model-card.json").read_bytes())
@@ -168,20 +173,22 @@ def _card(directory: Path, served: ServedModel, scorer: TableScorer) -> dict[str
     return card
 
 
-def _formula(scorer: TableScorer) -> str:
-    model = scorer.recommender
-    if model.is_fallback or model.left.shape[1] == 0:
-        return "popularity"
-    if scorer.is_summed:
-        return "sum(left[history])"
-    user = "mean(left[history])" if model.hidden is None else "tanh(hidden + sum(left[history]) / sqrt(n))"
-    return user + (" @ right.T" if model.right is not None else "") + " + bias"
+def _index_figures(model: ExportableModel) -> dict[str, Any]:
+    """Bytes of the items as they were, and what became of lists on made-up histories."""
+    model = model.balanced()
+    items = vectors_of(model, "--format index")
+    indexed = IndexedModel(model, ItemIndex.of(items))
+    return {
+        "bytes_before": items.vectors.nbytes + items.bias.nbytes + items.popularity.nbytes,
+        "made_up_users": MADE_UP_USERS,
+        "top_10_overlap": top_overlap(model, indexed, made_up_histories(model.popularity)),
+    }
 
 
-def _public_figures(before: TableScorer, whole: bytes, content: bytes) -> dict[str, Any]:
+def _public_figures(before: ExportableModel, whole: bytes, content: bytes) -> dict[str, Any]:
     from silo.export.running import OnnxScorer, milliseconds_a_user
 
-    nobody = made_up_histories(before.recommender.popularity)
+    nobody = made_up_histories(before.popularity)
     first, second = OnnxScorer.of(whole), OnnxScorer.of(content)
     return {
         "bytes": len(content),
@@ -194,7 +201,7 @@ def _public_figures(before: TableScorer, whole: bytes, content: bytes) -> dict[s
 
 
 def _private_figures(
-    directory: Path, served: ServedModel, before: TableScorer, content: bytes
+    directory: Path, served: ServedModel, before: ExportableModel, content: bytes
 ) -> PrivateFigures | None:
     from silo.export.running import OnnxScorer
 

@@ -24,11 +24,14 @@ _LENGTHS: Final = (5, 60)
 
 
 def made_up_histories(popularity: Floats, seed: int = 0) -> sp.csr_matrix:
-    """Histories of nobody: ``MADE_UP_USERS`` × items, 5 to 60 items each, popular ones more often."""
+    """Histories of nobody: ``MADE_UP_USERS`` × items, 5 to 60 items each, popular ones more often and sooner.
+
+    For networks: they are in no order of anybody's time.
+    """
     rng = np.random.default_rng(seed)
     odds = np.maximum(popularity.astype(np.float64), 0.0) + 1e-9
     lengths = np.minimum(rng.integers(*_LENGTHS, size=MADE_UP_USERS), len(odds) - 1)
-    rows = [np.sort(rng.choice(len(odds), int(n), replace=False, p=odds / odds.sum())) for n in lengths]
+    rows = [rng.choice(len(odds), int(n), replace=False, p=odds / odds.sum()) for n in lengths]
     starts = np.concatenate(([0], np.cumsum(lengths)))
     return sp.csr_matrix(
         (np.ones(int(starts[-1])), np.concatenate(rows), starts), shape=(MADE_UP_USERS, len(odds))

@@ -11,11 +11,11 @@ from dataclasses import replace
 import numpy as np
 
 from privacy.errors import UsageError
-from silo.export.scorers import NotExportableError, TableScorer
+from silo.export.scorers import ExportableModel, NotExportableError, TableModel
 from silo.models.recommender import Floats
 
 
-def pruned(scorer: TableScorer, share: float) -> TableScorer:
+def pruned(whole: ExportableModel, share: float) -> TableModel:
     """Leave out a share of the dimensions, the least important ones.
 
     Without hidden units the scores are ``u · (left rightᵀ)``: the directions kept are the largest singular
@@ -23,16 +23,23 @@ def pruned(scorer: TableScorer, share: float) -> TableScorer:
     is as important as the norms of its two columns multiplied.
 
     Args:
-        scorer: the model.
+        whole: the model.
         share: of the dimensions that go, above 0 and below 1; at least one stays.
 
     Raises:
         UsageError: a share out of range.
-        NotExportableError: a model of items × items, which has no dimensions to leave out.
+        NotExportableError: a model of items × items, which has no dimensions to leave out, or a network.
     """
     if not 0.0 < share < 1.0:
         raise UsageError(f"a share of {share:g} cannot go", where="--prune", remedy="name one such as 0.5")
-    model = scorer.recommender
+    if not isinstance(whole, TableModel):
+        raise NotExportableError(
+            "a network is pruned only while it is trained: its layers read each other, and learning them "
+            "again would read rows",
+            where="--prune",
+            remedy="leave --prune out (--int8 works), or propose a plan with a smaller model.hidden",
+        )
+    model = whole.recommender
     if model.right is None or model.left.shape[1] == 0:
         raise NotExportableError(
             "this model has no dimensions to leave out",
@@ -42,11 +49,11 @@ def pruned(scorer: TableScorer, share: float) -> TableScorer:
     kept = max(1, round((1.0 - share) * model.left.shape[1]))
     if model.hidden is None:
         left, right = _largest_directions(model.left, model.right, kept)
-        return replace(scorer, recommender=replace(model, left=left, right=right))
+        return replace(whole, recommender=replace(model, left=left, right=right))
     importance = np.linalg.norm(model.left, axis=0) * np.linalg.norm(model.right, axis=0)
     units = np.sort(np.argsort(-importance, kind="stable")[:kept])
     return replace(
-        scorer,
+        whole,
         recommender=replace(
             model,
             left=np.ascontiguousarray(model.left[:, units]),

@@ -10,7 +10,8 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from silo.export.onnx_graph import INPUT, OUTPUT, PADDING
+from silo.export.graph import INPUT, PADDING
+from silo.export.onnx_graph import OUTPUT
 from silo.models.recommender import Floats
 
 THREADS: Final = 1

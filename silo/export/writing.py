@@ -1,9 +1,11 @@
 """A model in a format of other programs.
 
 - ``safetensors``: the tables by name, and one line of JSON about them under ``archipel``.
-- ``parquet``: one row an item: ``item_id``, ``title``, ``popularity``, ``bias``, ``left``, ``right``; for
-  vector stores. Of items × items tables ``left`` is the item's row of weights.
+- ``parquet``: one row an item: ``item_id``, ``title``, ``popularity``, ``bias``, and ``left`` and ``right``,
+  or a network's ``vector``; for vector stores. Of items × items tables ``left`` is the item's row of weights.
 - ``onnx``: a graph that scores (:mod:`silo.export.onnx_graph`).
+- ``user-onnx``: a graph that makes users' vectors, for whoever has the items in a store.
+- ``index``: vectors of items in one byte a value (:mod:`silo.export.index`), as safetensors.
 """
 
 from __future__ import annotations
@@ -18,10 +20,13 @@ import polars as pl
 from safetensors.numpy import save as safetensors_bytes
 
 from silo.data.catalogue import Catalogue
-from silo.export.scorers import NotExportableError, TableScorer
+from silo.export.index import ItemIndex, vectors_of
+from silo.export.scorers import ExportableModel, NotExportableError
 from silo.extras import require_extra
+from silo.models.recommender import Floats
+from silo.tensor_files import Tables
 
-Format = Literal["safetensors", "parquet", "onnx"]
+Format = Literal["safetensors", "parquet", "onnx", "user-onnx", "index"]
 FORMATS: Final = get_args(Format)
 METADATA_KEY: Final = "archipel"
 MAX_ONNX_BYTES: Final = 2**31 - 2**20
@@ -29,7 +34,7 @@ MAX_ONNX_BYTES: Final = 2**31 - 2**20
 
 
 def model_bytes(
-    scorer: TableScorer,
+    model: ExportableModel,
     catalogue: Catalogue,
     kind: Format,
     about: Mapping[str, object],
@@ -39,7 +44,7 @@ def model_bytes(
     """The file.
 
     Args:
-        scorer: the model.
+        model: the model.
         catalogue: what it ranks.
         kind: format.
         about: what the file says of itself: JSON values.
@@ -47,39 +52,50 @@ def model_bytes(
 
     Raises:
         MissingExtraError: ``onnx`` without the packages for it.
-        NotExportableError: tables too large for the format.
+        NotExportableError: tables too large for the format, or vectors of a model that has none.
     """
+    # A model's two halves are made by two commands: both are balanced, and alike.
+    if is_int8 or kind in ("index", "user-onnx"):
+        model = model.balanced()
     text = json.dumps(dict(about), sort_keys=True, separators=(",", ":"))
     if kind == "safetensors":
-        tables = {name: np.ascontiguousarray(table) for name, table in sorted(scorer.tables().items())}
-        return bytes(safetensors_bytes(tables, {METADATA_KEY: text}))
+        return _safetensors(model.tables(), text)
+    if kind == "index":
+        return _safetensors(ItemIndex.of(vectors_of(model, "--format index")).tables(), text)
     if kind == "parquet":
-        return _parquet(scorer, catalogue, text)
+        return _parquet(model, catalogue, text)
     require_extra("export", "onnx")
-    from silo.export.onnx_graph import onnx_bytes
+    from silo.export.onnx_graph import onnx_bytes, user_onnx_bytes
 
-    if sum(table.nbytes for table in scorer.tables().values()) // (4 if is_int8 else 1) > MAX_ONNX_BYTES:
+    if sum(table.nbytes for table in model.tables().values()) // (4 if is_int8 else 1) > MAX_ONNX_BYTES:
         raise NotExportableError(
             "the tables are larger than an ONNX file can be",
-            where="--format onnx",
+            where=f"--format {kind}",
             remedy="export it as safetensors, or compress it",
         )
-    return onnx_bytes(scorer, is_int8=is_int8, metadata={METADATA_KEY: text})
+    if kind == "user-onnx":
+        return user_onnx_bytes(model, metadata={METADATA_KEY: text})
+    return onnx_bytes(model, is_int8=is_int8, metadata={METADATA_KEY: text})
 
 
-def _parquet(scorer: TableScorer, catalogue: Catalogue, about: str) -> bytes:
-    model = scorer.recommender
+def _safetensors(tables: Tables, about: str) -> bytes:
+    ordered = {name: np.ascontiguousarray(table) for name, table in sorted(tables.items())}
+    return bytes(safetensors_bytes(ordered, {METADATA_KEY: about}))
+
+
+def _parquet(model: ExportableModel, catalogue: Catalogue, about: str) -> bytes:
     columns: dict[str, pl.Series] = {
         "item_id": pl.Series(catalogue.item_ids, dtype=pl.String),
         "title": pl.Series([item.title for item in catalogue.items], dtype=pl.String),
         "popularity": pl.Series(model.popularity),
-        "bias": pl.Series(model.bias),
     }
-    for name, table in (("left", model.left), ("right", model.right)):
-        if table is not None and table.shape[1]:
-            columns[name] = pl.Series(table, dtype=pl.Array(pl.Float32, table.shape[1])).cast(
-                pl.List(pl.Float32)
-            )
+    columns |= {name: _column(table) for name, table in model.of_items().items() if table.size}
     file = io.BytesIO()
     pl.DataFrame(columns).write_parquet(file, metadata={METADATA_KEY: about})
     return file.getvalue()
+
+
+def _column(table: Floats) -> pl.Series:
+    if table.ndim == 1:
+        return pl.Series(table)
+    return pl.Series(table, dtype=pl.Array(pl.Float32, table.shape[1])).cast(pl.List(pl.Float32))

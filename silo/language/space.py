@@ -54,6 +54,21 @@ class PlacedCatalogue(Catalogue):
         if len(self.places) != len(self.items):
             raise UsageError(f"{len(self.places)} places for {len(self.items)} items", where="catalogue")
 
+    @staticmethod
+    def of(catalogue: Catalogue) -> PlacedCatalogue:
+        """The same catalogue, which has to have places.
+
+        Raises:
+            UsageError: it has none.
+        """
+        if not isinstance(catalogue, PlacedCatalogue):
+            raise UsageError(
+                "family language reads the places of items, and this list has none",
+                where="catalogue",
+                remedy="place it with silo.language.places.place_items",
+            )
+        return catalogue
+
 
 @dataclass(frozen=True, eq=False)
 class Space:

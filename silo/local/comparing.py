@@ -59,12 +59,11 @@ def compare_models(
     weights = choose_weights(models, rows.train, validation)
     rated = load_ratings(directory, parts.source.plan, parts.source.dataset, rows)
     task = RatingTask.of(rated, rows.train, validation.user_ids, test.user_ids)
-    table = []
-    for name, model in models.items():
+    measured = []
+    for name, model in {**models, "blend": Blend(models, weights)}.items():
         notice(f"measuring {name}")
-        table.append(_row(name, model, rows.train, test, task) | {"weight": weights[name]})
-    notice("measuring the blend")
-    blend = _row("blend", Blend(models, weights), rows.train, test, task)
+        measured.append(_row(name, model, rows.train, test, task))
+    *table, blend = measured
     kept = KeptBlend(
         chosen_at=now,
         metric=METRIC,
@@ -83,7 +82,7 @@ def compare_models(
         "ratings": None
         if task is None
         else task.facts() | {"predictors": task.of_predictors(parts.models.neighbours)},
-        "models": table,
+        "models": [row | {"weight": weights[row["name"]]} for row in table],
         "blend": blend,
         "left_out": left_out,
         "older_than_rows": _older_than_rows(directory, parts, models),

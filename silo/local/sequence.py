@@ -6,7 +6,7 @@ for each item. What stands between is a trunk of :mod:`silo.models.sequence`, as
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -81,13 +81,19 @@ class IdNetwork(nn.Module):
 
     def next_logits(self, sequences: Tensor) -> Tensor:
         """What comes after each history: (users, places) from the left to (users, items); none is empty."""
+        return self.logits(self.next_vectors(sequences))
+
+    def next_vectors(self, sequences: Tensor) -> Tensor:
+        """The same as (users, width)."""
         lengths = (sequences != NO_ITEM).sum(dim=1)
         users = torch.arange(len(sequences))
         if self.trunk.is_causal:
-            return self.logits(self(sequences)[users, lengths - 1])
+            newest: Tensor = self(sequences)[users, lengths - 1]
+            return newest
         asked = torch.cat([sequences, sequences.new_full((len(sequences), 1), NO_ITEM)], dim=1)
         asked[users, lengths] = self.hidden
-        return self.logits(self(asked)[users, lengths])
+        hidden: Tensor = self(asked)[users, lengths]
+        return hidden
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,13 +120,22 @@ class SequenceModel:
     def scores(self, histories: sp.csr_matrix) -> Floats:
         """Score what comes next: users × items in order of time in, users × items float32 out."""
         found = np.tile(self.popularity, (histories.shape[0], 1))
+        return self._filled(found, histories, self.network.next_logits)
+
+    def user_vectors(self, histories: sp.csr_matrix) -> Floats:
+        """What vectors of items are multiplied with: users × width float32, zero without a history."""
+        found = np.zeros((histories.shape[0], self.network.items.embedding_dim), np.float32)
+        return self._filled(found, histories, self.network.next_vectors)
+
+    def _filled(self, found: Floats, histories: sp.csr_matrix, read: Callable[[Tensor], Tensor]) -> Floats:
+        """``found``, with what is read of each history in its row."""
         known = np.flatnonzero(np.diff(histories.indptr))
         sequences = torch.from_numpy(newest_items(histories[known], self.network.places))
         self.network.eval()
         with torch.no_grad():
             for start in range(0, known.size, USERS_AT_ONCE):
                 part = slice(start, start + USERS_AT_ONCE)
-                found[known[part]] = self.network.next_logits(sequences[part]).numpy()
+                found[known[part]] = read(sequences[part]).numpy()
         return found
 
     def tables(self) -> Tables:

@@ -49,13 +49,11 @@ class Architecture(ABC):
 
     Attributes:
         input_dropout: probability that an item of a history is hidden from the network, to be its target.
-        scored_places: how often all items are scored for one user in a step.
-        read_values: numbers that come into the network for one user, where they are more than the scores.
+        inner_values: values that the network holds of one user, besides a score of each item.
     """
 
     input_dropout: float = 0.0
-    scored_places: int = 1
-    read_values: int = 1
+    inner_values: int = 0
 
     def __init__(self, plan: Plan, catalogue: Catalogue, popularity: Vector | None) -> None:
         self.plan = plan
@@ -72,6 +70,18 @@ class Architecture(ABC):
     @abstractmethod
     def module(self) -> nn.Module:
         """Return a float64 module without buffers; the trainer sets its weights."""
+
+    @property
+    def num_scored(self) -> int:
+        """Scores of one user that are held at a time."""
+        return len(self.catalogue)
+
+    def draw(self, step: int | None) -> None:  # noqa: B027 - most losses need nothing but rows
+        """Draw by public coins what a step's loss needs besides rows, once for all its users.
+
+        Args:
+            step: its number in the plan's schedule; None outside of training: nothing is left to chance.
+        """
 
     @abstractmethod
     def batch(self, inputs: sp.csr_matrix, targets: sp.csr_matrix) -> Batch:

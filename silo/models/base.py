@@ -207,7 +207,7 @@ FAMILIES: Mapping[str, tuple[str, str]] = {
     "item-graph": ("silo.models.item_graph", "ItemGraph"),
     "linear": ("silo.models.linear", "Linear"),
     "autoencoder": ("silo.models.autoencoder", "Autoencoder"),
-    "language": ("silo.models.language", "Language"),
+    "language": ("silo.models.language.family", "Language"),
     "language/adapted": ("silo.models.adapted.family", "AdaptedLanguage"),
     "sequence": ("silo.models.sequence.family", "Sequence"),
 }

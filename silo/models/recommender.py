@@ -118,15 +118,21 @@ class Recommender:
             bits of a product round differently with the number of rows: where sensitivity counts, score
             one history a call.
         """
-        check_catalogue(histories, self.num_items)
-        lengths = np.diff(histories.indptr)
-        lengths = np.maximum(lengths, 1).astype(np.float32)[:, None]
-        users: Floats = histories.astype(np.float32) @ self.left
-        users = users / lengths if self.hidden is None else np.tanh(users / np.sqrt(lengths) + self.hidden)
+        users = self.user_vectors(histories)
         scores: Floats = users if self.right is None else users @ self.right.T
         scores += self.bias
         scores[self.falls_back(histories)] = self.popularity
         return scores
+
+    def user_vectors(self, histories: sp.csr_matrix) -> Floats:
+        """What ``right`` is read out by, users × r float32; arguments and rounding as :meth:`scores`."""
+        check_catalogue(histories, self.num_items)
+        lengths = np.maximum(np.diff(histories.indptr), 1).astype(np.float32)[:, None]
+        users: Floats = histories.astype(np.float32) @ self.left
+        if self.hidden is None:
+            return users / lengths
+        vectors: Floats = np.tanh(users / np.sqrt(lengths) + self.hidden)
+        return vectors
 
     def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:
         """Write the model as safetensors; the same model gives the same bytes everywhere.

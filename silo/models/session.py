@@ -17,8 +17,8 @@ from silo.data.interactions import Interactions
 from silo.models.architecture import Architecture, Batch, Weights
 from silo.models.features import public_uniform
 
-SCORES_AT_ONCE = 1 << 22
-"""Users × places × items whose scores are held at a time, or users × what a network reads of each."""
+VALUES_AT_ONCE = 1 << 22
+"""Users × what a network holds of each, scores of all items and inner values, held at a time."""
 CACHED_BYTES = 1 << 28
 _SELF_TEST_USERS = 3
 _SELF_TEST_SEED = 3
@@ -53,25 +53,34 @@ class TrainingSession:
             for parameter, values in zip(self._module.parameters(), weights.values(), strict=True):
                 parameter.copy_(torch.from_numpy(values))
 
-    def clipped_sum(self, interactions: Interactions, users: NDArray[np.int64]) -> NDArray[np.float64]:
+    def clipped_sum(
+        self, interactions: Interactions, users: NDArray[np.int64], step: int
+    ) -> NDArray[np.float64]:
         """Sum these users' clipped gradients; before the first row is read, the module has to pass its test.
+
+        Args:
+            interactions: a silo's rows.
+            users: whose gradients.
+            step: see :meth:`Architecture.draw`.
 
         Raises:
             PerUserGradientError: the self-test or a check of this step failed.
         """
         self.self_test()
+        self.architecture.draw(step)
         total = np.zeros(self._gradients.num_values)
         for batch in self._batches(interactions, users, self.architecture.input_dropout):
             total += self._gradients.clipped_sum(*batch)
         return total
 
-    def clipped_rows(self, interactions: Interactions) -> NDArray[np.float64]:
+    def clipped_rows(self, interactions: Interactions, step: int) -> NDArray[np.float64]:
         """What each user adds to :meth:`clipped_sum`: users × values, without dropout.
 
         Raises:
             PerUserGradientError: the self-test failed.
         """
         self.self_test()
+        self.architecture.draw(step)
         histories = interactions.histories()  # beside the batches that are kept for training
         return self._gradients.clipped_rows(*self.architecture.batch(histories, histories))
 
@@ -81,11 +90,11 @@ class TrainingSession:
         num_users = int(np.count_nonzero(np.diff(histories.indptr)))
         if not num_users:
             return None
-        at_once = self._users_at_once(interactions)
+        self.architecture.draw(None)
+        at_once = self._users_at_once()
         starts = range(0, interactions.num_users, at_once)
-        return (
-            sum(float(self.losses(histories[start : start + at_once]).sum()) for start in starts) / num_users
-        )
+        total = sum(float(self.losses(histories[start : start + at_once]).sum()) for start in starts)
+        return total / num_users
 
     def losses(self, histories: sp.csr_matrix) -> NDArray[np.float64]:
         """Loss of each of a few users, without dropout: (users,)."""
@@ -107,6 +116,7 @@ class TrainingSession:
         parameters = list(self._module.parameters())
         kept = [parameter.detach().clone() for parameter in parameters]
         moves = public_uniform(_SELF_TEST_SEED, self._gradients.num_values)
+        self.architecture.draw(0)
         with torch.no_grad():
             for parameter in parameters:
                 part, moves = np.split(moves, [parameter.numel()])
@@ -124,7 +134,7 @@ class TrainingSession:
     ) -> Iterator[Batch]:
         if interactions is not self._rows:
             self._rows, self._histories, self._whole = interactions, interactions.histories(), None
-        at_once = self._users_at_once(interactions)
+        at_once = self._users_at_once()
         if not dropout and self._whole is None:
             self._whole = self._cached(at_once)
         for start in range(0, len(users), at_once):
@@ -134,9 +144,8 @@ class TrainingSession:
             else:
                 yield self.architecture.batch(*hidden_apart(self._histories[chosen], dropout))
 
-    def _users_at_once(self, interactions: Interactions) -> int:
-        scores = interactions.num_items * self.architecture.scored_places
-        return max(1, SCORES_AT_ONCE // max(scores, self.architecture.read_values))
+    def _users_at_once(self) -> int:
+        return max(1, VALUES_AT_ONCE // (self.architecture.num_scored + self.architecture.inner_values))
 
     def _cached(self, at_once: int) -> Batch | None:
         """Everybody's batch, if it is small enough to keep."""

@@ -12,7 +12,7 @@ that.
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import scipy.sparse as sp
@@ -78,7 +78,7 @@ class GradientFamily(Family):
         CheckpointError: a ``start`` that does not fit.
     """
 
-    architecture: ClassVar[type[Architecture]]
+    architecture: type[Architecture]
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class GradientFamily(Family):
         if shape.purpose == "popularity":
             return weighted_counts(interactions.matrix(), shape.grid)
         users = poisson_sample(interactions.num_users, self.plan.training.sample_rate)
-        total = self._session_of(state).clipped_sum(interactions, users)
+        total = self._session_of(state).clipped_sum(interactions, users, round_index)
         return np.rint(total * (shape.grid / self.max_grad_norm)).astype(np.int64)
 
     @override
@@ -162,7 +162,7 @@ class GradientFamily(Family):
         """Every user's clipped gradient in grid units: nobody is sampled, nothing is dropped."""
         if shape.purpose == "popularity":
             return super().contribute_each(interactions, state, round_index, shape)
-        rows = self._session_of(state).clipped_rows(interactions)
+        rows = self._session_of(state).clipped_rows(interactions, round_index)
         return sp.csr_array(rows * (shape.grid / self.max_grad_norm))
 
     @override

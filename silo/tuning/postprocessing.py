@@ -12,7 +12,7 @@ of an item's and the mean of those in the person's own history.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import product
 from pathlib import Path
@@ -27,6 +27,7 @@ from rich.table import Table
 from policies.files import write_atomically
 from privacy.errors import DataError
 from silo.data.catalogue import Catalogue
+from silo.data.interactions import Interactions
 from silo.evaluation import aligned_rows, per_user_metrics, rank_scores
 from silo.finished import Finished, load_finished
 from silo.local.fusion import METRIC, halves, standardised
@@ -150,38 +151,79 @@ def tune_released(
             remedy="propose a plan with holdout: {kind: random, fraction: 0.2, seed: 7}",
         )
     rows = load_rows(directory, finished.plan, finished.dataset)
-    validation, test = halves(rows.held_out)
-    candidates = list(product(POPULARITY_WEIGHTS, ATTRIBUTE_WEIGHTS))
-    notice(f"{len(candidates)} candidates on {validation.num_users:,} people")
-    values = _judge(finished, *aligned_rows(rows.train, validation), candidates)
-    means = [float(value.mean()) for value in values]
-    chosen = candidates[int(np.argmax(means))]  # of equals the first: the model as it is
-    notice(f"measuring on {test.num_users:,} others")
-    given, best = _judge(finished, *aligned_rows(rows.train, test), [(0.0, 0.0), chosen])
-    gain = best - given
+    chosen = choose(finished.recommender, finished.catalogue, rows.train, rows.held_out, notice)
     tuning = Tuning(
         job=finished.job,
         chosen_at=now,
         metric=METRIC,
-        popularity_weight=chosen[0],
-        attribute_weight=chosen[1],
+        popularity_weight=chosen.popularity_weight,
+        attribute_weight=chosen.attribute_weight,
     )
     return {
         "kind": "post-processing",
         "epsilon": 0.0,
         "job": finished.job,
         "metric": METRIC,
-        "candidates": len(candidates),
-        "validation_users": validation.num_users,
-        "test_users": test.num_users,
-        "popularity_weight": chosen[0],
-        "attribute_weight": chosen[1],
-        "as_released": float(given.mean()),
-        "as_chosen": float(best.mean()),
-        "gain": float(gain.mean()),
-        "gain_standard_error": float(gain.std() / np.sqrt(gain.size)),
+        **asdict(chosen),
         "kept": str(save_tuning(directory, tuning)) if keep else None,
     }
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What was chosen, and its worth to people who did not choose; exact figures of private rows.
+
+    Attributes:
+        candidates: how many were tried.
+        validation_users: by whom.
+        test_users: by whom the choice was measured.
+        popularity_weight: as in :class:`Tuning`.
+        attribute_weight: likewise.
+        as_released: ``METRIC`` of the model as it is.
+        as_chosen: with the weights.
+        gain: mean difference.
+        gain_standard_error: of it, over people.
+    """
+
+    candidates: int
+    validation_users: int
+    test_users: int
+    popularity_weight: float
+    attribute_weight: float
+    as_released: float
+    as_chosen: float
+    gain: float
+    gain_standard_error: float
+
+
+def choose(
+    model: ShippedModel,
+    catalogue: Catalogue,
+    train: Interactions,
+    held_out: Interactions,
+    notice: Callable[[str], None] = lambda _: None,
+) -> Chosen:
+    """Choose weights for a model; arguments and errors as :func:`tune_released`."""
+    validation, test = halves(held_out)
+    candidates = list(product(POPULARITY_WEIGHTS, ATTRIBUTE_WEIGHTS))
+    notice(f"{len(candidates)} candidates on {validation.num_users:,} people")
+    values = _judge(model, catalogue, *aligned_rows(train, validation), candidates)
+    means = [float(value.mean()) for value in values]
+    best = candidates[int(np.argmax(means))]  # of equals the first: the model as it is
+    notice(f"measuring on {test.num_users:,} others")
+    released, chosen = _judge(model, catalogue, *aligned_rows(train, test), [(0.0, 0.0), best])
+    gain = chosen - released
+    return Chosen(
+        candidates=len(candidates),
+        validation_users=validation.num_users,
+        test_users=test.num_users,
+        popularity_weight=best[0],
+        attribute_weight=best[1],
+        as_released=float(released.mean()),
+        as_chosen=float(chosen.mean()),
+        gain=float(gain.mean()),
+        gain_standard_error=float(gain.std() / np.sqrt(gain.size)),
+    )
 
 
 def describe(found: dict[str, Any]) -> Iterator[object]:
@@ -232,16 +274,15 @@ def load_tuned(directory: Path, finished: Finished) -> TunedModel:
 
 
 def _judge(
-    finished: Finished,
+    model: ShippedModel,
+    catalogue: Catalogue,
     seen: sp.csr_matrix,
     relevant: sp.csr_matrix,
     candidates: list[tuple[float, float]],
 ) -> list[NDArray[np.float64]]:
     """The metric of each person, for each candidate."""
-    model, popularity, attributes = parts(finished.recommender, finished.catalogue, seen)
+    own, popularity, attributes = parts(model, catalogue, seen)
     return [
-        per_user_metrics(rank_scores(model + popular * popularity + alike * attributes, seen, relevant))[
-            METRIC
-        ]
+        per_user_metrics(rank_scores(own + popular * popularity + alike * attributes, seen, relevant))[METRIC]
         for popular, alike in candidates
     ]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from privacy.events import EventCount, PureEvent
 from privacy.ledger.ledger import Charge
 from privacy.selection import PrivateSelection, Selected, loss_bound, total_utilities
 from silo.data.interactions import Interactions
-from silo.evaluation import per_user_metrics, rank_each_alone
+from silo.evaluation import Scorer, per_user_metrics, rank_each_alone
 from silo.finished import Finished, finished_jobs, load_finished
 from silo.local.files import Source
 from silo.local.fusion import METRIC
@@ -235,9 +235,9 @@ def draw(charge: Charge, selection: Selection, utilities: NDArray[np.int64]) -> 
     return chosen.choose(utilities)
 
 
-def judge(models: tuple[Finished, ...], train: Interactions, held_out: Interactions) -> Iterator[Any]:
+def judge(models: Sequence[Scorer], train: Interactions, held_out: Interactions) -> Iterator[Any]:
     """Scores of all candidates by each person, shape (candidates,); nobody's depends on anybody else's."""
-    rankings = (rank_each_alone(model.recommender, train, held_out) for model in models)
+    rankings = (rank_each_alone(model, train, held_out) for model in models)
     for of_person in zip(*rankings, strict=True):
         yield np.array([per_user_metrics(ranking)[METRIC][0] for ranking in of_person])
 
@@ -247,7 +247,7 @@ def _utilities(directory: Path, question: Question, notice: Notice) -> NDArray[n
     notice("reading rows")
     rows = load_rows(directory, source.plan, source.dataset)
     notice(f"{len(question.candidates)} candidates, one person after another")
-    people = judge(question.candidates, rows.train, rows.held_out)
+    people = judge([one.recommender for one in question.candidates], rows.train, rows.held_out)
     return total_utilities(people, len(question.candidates))
 
 

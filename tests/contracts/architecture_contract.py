@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from policies.plans.price import RoundShape, schedule
+from privacy.clipping import clip_rows
 from privacy.dpsgd import PerUserGradientError
 from silo.models.architecture import Architecture, Batch
 from silo.models.base import Family, State
@@ -111,6 +112,27 @@ class ArchitectureContract(FamilyContract):
             for together, single in zip(everybody, alone, strict=True):
                 np.testing.assert_allclose(together[user].numpy(), single[0].numpy(), rtol=1e-12, atol=1e-15)
 
+    def test_what_a_user_adds_is_their_own_gradient_computed_alone(
+        self, family: Family, shape: RoundShape, architecture: Architecture
+    ) -> None:
+        """Against a loop over single users with nothing but autograd in it."""
+        assert isinstance(family, GradientFamily)
+        rows, state = make_interactions(random_histories(8)[:5], family.catalogue), self.untrained(family)
+        last = len(schedule(family.plan)) - 1
+        found = family.contribute_each(rows, state, last, shape).toarray()
+        architecture.draw(last)
+        module = architecture.module()
+        with torch.no_grad():
+            for name, parameter in module.named_parameters():
+                parameter.copy_(torch.from_numpy(state[name]))
+        for user, histories in enumerate(rows.histories()[number] for number in range(5)):
+            loss = architecture.loss_per_user(module, *architecture.batch(histories, histories)).sum()
+            parts = torch.autograd.grad(loss, list(module.parameters()), materialize_grads=True)
+            alone = torch.cat([part.flatten() for part in parts]).numpy()
+            clipped = clip_rows(alone[None, :], family.max_grad_norm, family.plan.privacy.clipping)[0]
+            scale = shape.grid / family.max_grad_norm
+            np.testing.assert_allclose(found[user], clipped * scale, rtol=1e-7, atol=1e-7 * shape.grid)
+
     def test_the_network_is_float64_and_has_the_planned_size(
         self, architecture: Architecture, shape: RoundShape
     ) -> None:
@@ -140,7 +162,7 @@ class ArchitectureContract(FamilyContract):
     def empty_sum(architecture: Architecture, family: Family) -> np.ndarray:
         session = TrainingSession(architecture, 0.5, "flat")
         session.set_weights(architecture.initial_weights())
-        return session.clipped_sum(make_interactions([], family.catalogue), np.arange(0))
+        return session.clipped_sum(make_interactions([], family.catalogue), np.arange(0), 0)
 
     # ── scores ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -56,8 +56,10 @@ def small_catalogue(num_items: int = 30) -> Catalogue:
     return Catalogue(tuple(items))
 
 
-def small_rows(seed: int, catalogue: Catalogue, *, num_users: int = 40) -> pl.DataFrame:
-    """Rows of one silo: users with a taste for every third item, more popular ones first."""
+def small_rows(
+    seed: int, catalogue: Catalogue, *, num_users: int = 40, is_timed: bool = False
+) -> pl.DataFrame:
+    """Rows of one silo: users with a taste for every third item, more popular ones first; a day apart."""
     rng = np.random.default_rng(seed)
     users, items = [], []
     for user in range(num_users):
@@ -66,7 +68,11 @@ def small_rows(seed: int, catalogue: Catalogue, *, num_users: int = 40) -> pl.Da
         chosen = rng.choice(len(catalogue), size=8, replace=False, p=weights / weights.sum())
         users += [f"u{seed}-{user}"] * 8
         items += [catalogue.items[int(index)].item_id for index in chosen]
-    return pl.DataFrame({"user_id": users, "item_id": items})
+    rows = pl.DataFrame({"user_id": users, "item_id": items})
+    if is_timed:
+        days = pl.int_range(pl.len()).over("user_id")
+        rows = rows.with_columns((1_600_000_000 + 86_400 * days).alias("timestamp"))
+    return rows
 
 
 @dataclass
@@ -115,11 +121,13 @@ def make_small_federation(
     budget_epsilon: float = 8.0,
     verify_sums: float = 1.0,
     own_items: Callable[[str], Catalogue] | None = None,
+    is_timed: bool = False,
     **draft: Any,
 ) -> SmallFederation:
     """Parties, charter, data, signed policies and a plan; ``draft`` overrides the plan's fields.
 
-    ``own_items`` gives each silo a list of its own, named in its policy, and rows over that.
+    ``own_items`` gives each silo a list of its own, named in its policy, and rows over that. With
+    ``is_timed`` rows have times, and policies name their column.
     """
     catalogue = small_catalogue(num_items)
     catalogue.save(root / "catalogues")
@@ -141,7 +149,7 @@ def make_small_federation(
     save_yaml(made.plan_path, plan)
     for seed, name in enumerate(silos):
         items = catalogue if own_items is None else own_items(name)
-        made.rows[name] = small_rows(seed, items)
+        made.rows[name] = small_rows(seed, items, is_timed=is_timed)
         made.table(name).parent.mkdir()
         made.rows[name].write_parquet(made.table(name))
         policy = render_template(
@@ -150,7 +158,7 @@ def make_small_federation(
             expires=datetime.now(UTC).date() + timedelta(days=30),
             with_members=[other for other in silos if other != name],
             source={"parquet": "data/*.parquet"},
-            columns={"user_id": "user_id", "item_id": "item_id"},
+            columns={column: column for column in made.rows[name].columns},
             max_interactions_per_user=20,
             max_silos_per_user=1,
             epsilon=budget_epsilon,

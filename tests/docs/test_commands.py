@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ INLINE = re.compile(r"`(archipel [^`]+)`")
 COMMAND = typer.main.get_command(app)
 
 
+@cache
 def inside(command: Any) -> dict[str, Any]:
     """Commands of a group by name; none of a plain command."""
     if not hasattr(command, "list_commands"):

@@ -41,7 +41,9 @@ def own_items(name: str) -> Catalogue:
     )
 
 
-def make_language_federation(root: Path, **draft: object) -> SmallFederation:
+def make_language_federation(
+    root: Path, *, architecture: str = "bottleneck", is_timed: bool = True
+) -> SmallFederation:
     encoder = make_tiny_encoder(root / "encoder")
     made = make_small_federation(
         root,
@@ -54,15 +56,19 @@ def make_language_federation(root: Path, **draft: object) -> SmallFederation:
         rounds=ROUNDS,
         holdout="random",
         metrics_epsilon=0.5,
-        **draft,
+        architecture=architecture,
+        is_timed=is_timed,
     )
     for name in made.names:
         add_encoder(made.directory(name), encoder)
     return made
 
 
-def test_silos_with_disjoint_catalogues_train_one_model_and_a_newcomer_adopts_it(tmp_path: Path) -> None:
-    federation = make_language_federation(tmp_path)
+@pytest.mark.parametrize("architecture", ["bottleneck", "transformer"])
+def test_silos_with_disjoint_catalogues_train_one_model_and_a_newcomer_adopts_it(
+    tmp_path: Path, architecture: str
+) -> None:
+    federation = make_language_federation(tmp_path, architecture=architecture)
 
     async def play() -> str:
         async with in_process(federation) as running:
@@ -90,7 +96,9 @@ def test_silos_with_disjoint_catalogues_train_one_model_and_a_newcomer_adopts_it
 
 def _newcomer_adopts(federation: SmallFederation, job: str) -> None:
     """A silo that was in no job: its items, its people, the others' weights, and not one epsilon."""
-    others = make_small_federation(federation.root / "later", silos=("shop-y", "shop-z"), own_items=own_items)
+    others = make_small_federation(
+        federation.root / "later", silos=("shop-y", "shop-z"), own_items=own_items, is_timed=True
+    )
     newcomer, left = others.directory("shop-z"), federation.directory("shop-a") / "jobs" / job
     add_encoder(newcomer, federation.root / "encoder")
     before = (newcomer / "ledger.db").exists()
@@ -174,6 +182,21 @@ def test_an_encoder_of_other_outputs_is_denied_before_anything_is_paid(tmp_path:
             reasons = json.loads((federation.directory("shop-b") / "jobs" / job / "denial.json").read_bytes())
             assert [reason["code"] for reason in reasons] == ["text_encoder"]
             assert "32 outputs" in reasons[0]["found"]
+            assert running.sites["shop-b"].ledger.status("customers").committed == ()
+
+    asyncio.run(play())
+
+
+def test_a_silo_without_times_denies_a_network_that_reads_an_order(tmp_path: Path) -> None:
+    federation = make_language_federation(tmp_path, architecture="transformer", is_timed=False)
+
+    async def play() -> None:
+        async with in_process(federation) as running:
+            job = await running.submit()
+            state = await running.finish(job)
+            assert state.outcome == "denied"
+            reasons = json.loads((federation.directory("shop-b") / "jobs" / job / "denial.json").read_bytes())
+            assert [reason["code"] for reason in reasons] == ["no_times"]
             assert running.sites["shop-b"].ledger.status("customers").committed == ()
 
     asyncio.run(play())

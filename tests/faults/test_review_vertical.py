@@ -70,6 +70,13 @@ def test_a_node_that_goes_takes_its_friends_out_of_the_list() -> None:
     assert len(people_of(friends)) - len(people_of(without)) == 1 + DEGREE
 
 
+def test_nodes_of_two_graphs_add_up() -> None:
+    """One person may stand in both, and take others out of the people in common through each."""
+    both = make_vertical(features={"content": "user_node:2", "social": "user_node:3"}, alignment_epsilon=0.1)
+    assert both.alignment is not None
+    assert gate_terms(both).epsilon == both.alignment.epsilon / 2 / (1 + 2 + 3)
+
+
 def graph_policy(policy: Callable[..., str], name: str, **terms: Any) -> str:
     """The last silo's dataset is a friend graph."""
     text = policy(name, **terms)

@@ -20,7 +20,13 @@ from policies.plans.options import (
     SumOptions,
     TrainingOptions,
 )
-from policies.plans.recipes import DEFAULT_ROUND_MINUTES, MASKED_SHARE, RECIPES
+from policies.plans.recipes import (
+    DEFAULT_LANGUAGE_ARCHITECTURE,
+    DEFAULT_ROUND_MINUTES,
+    LANGUAGE_NETWORK,
+    MASKED_SHARE,
+    RECIPES,
+)
 from policies.plans.vertical.drafting import VerticalDraft
 from policies.plans.vertical.encoder_drafting import EncoderDraft
 from policies.plans.vertical.options import VERTICAL, EncoderOptions
@@ -134,6 +140,9 @@ def test_defaults_in_the_help_are_those_of_the_recipes() -> None:
     assert (autoencoder.features, autoencoder.hidden) == (sequence.features, sequence.hidden)
     assert f"default: {sequence.places}." in help_of["places"]
     assert f"default: {sequence.layers}." in help_of["layers"]
+    assert f"Default: {DEFAULT_LANGUAGE_ARCHITECTURE}." in help_of["architecture"]
+    network = RECIPES[LANGUAGE_NETWORK]
+    assert (network.layers, network.places) == (sequence.layers, sequence.places)
     assert "a quarter of it" in help_of["bias_epsilon"]
     assert {recipe.local_learning_rate for recipe in RECIPES.values()} == {1.0}
     assert help_of["local_learning_rate"].endswith(": 1.")

@@ -6,16 +6,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pytest
 
 from privacy.errors import UsageError
+from silo.data.public_sets import PublicSet
+from silo.data.synthetic import marketplace
+from silo.demo.dataset import NO_ORDER, prepare
 from silo.demo.settings import DemoSettings
 from silo.demo.staging import training_options
 
 USUAL = DemoSettings(
     data=None, format=None, min_rating=None, num_silos=4, epsilon=4.0, delta=1e-5, colluding_silos=None,
-    family="autoencoder", split="random", seed=0, num_seeds=1, out=Path("run"),
+    family="autoencoder", seed=0, num_seeds=1, out=Path("run"),
 )  # fmt: skip
+
+SMALL = ("--features", "40", "--hidden", "16", "--places", "10")
 
 
 @pytest.mark.parametrize(
@@ -24,6 +31,7 @@ USUAL = DemoSettings(
         ({"family": "item-graph", "rounds": 5}, "--rounds"),
         ({"family": "popularity", "sample_rate": 1.0}, "--sample-rate"),
         ({"family": "item-graph", "noise_placement": "federation"}, "--noise-placement"),
+        ({"architecture": "gru"}, "--architecture"),
         ({"rounds": 0}, "--rounds"),
         ({"sample_rate": 0.0}, "--sample-rate"),
         ({"sample_rate": 1.5}, "--sample-rate"),
@@ -59,6 +67,12 @@ def test_what_cannot_be_is_refused_by_its_option(changes: dict[str, Any], option
         ),
         ({"colluding_silos": 2, "sample_rate": 0.5}, 2, ["--sample-rate", "0.5"]),
         ({"family": "item-graph"}, 1, []),
+        ({"family": "sequence"}, 1, [*SMALL, "--rounds", "40"]),
+        (
+            {"family": "sequence", "architecture": "gru", "rounds": 7},
+            1,
+            [*SMALL, "--rounds", "7", "--architecture", "gru"],
+        ),
     ],
 )
 def test_what_is_asked_reaches_the_plan_and_nothing_else(
@@ -78,3 +92,29 @@ def test_only_sampled_steps_need_renyi_accounts() -> None:
 def test_one_sum_is_always_verified_and_many_now_and_then() -> None:
     assert replace(USUAL, family="item-graph").verify_sums == 1.0
     assert 0 < USUAL.verify_sums < 1
+
+
+def without_times(source: PublicSet) -> PublicSet:
+    return replace(source, rows=source.rows.with_columns(pl.lit(None, pl.Int64).alias("timestamp")))
+
+
+@pytest.mark.parametrize(
+    ("family", "asked", "is_timed", "split"),
+    [
+        ("sequence", None, True, "last"),
+        ("sequence", "random", True, "random"),
+        ("sequence", None, False, "random"),
+        ("autoencoder", None, True, "random"),
+        ("autoencoder", "last", True, "last"),
+    ],
+)
+def test_what_is_held_out_follows_family_and_times(
+    family: Any, asked: Any, is_timed: bool, split: str
+) -> None:
+    source = marketplace(0, 60, 50)
+    settings = replace(USUAL, family=family, split=asked)
+    data = prepare(settings, source if is_timed else without_times(source), 0)
+    assert data.split == split
+    held = np.diff(data.held_out.matrix().indptr)
+    assert bool(held.max() == 1) is (split == "last")
+    assert (NO_ORDER in data.notes) is (family == "sequence" and not is_timed)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,13 +20,16 @@ from policies.files import load_yaml
 from policies.plans.plan import Plan
 from privacy.errors import ExitCode, UsageError
 from silo.data.public_sets import load_public_set
+from silo.export.graph import INPUT
+from silo.export.index import IndexedModel, ItemIndex
 from silo.export.measuring import made_up_histories, top_overlap
-from silo.export.onnx_graph import INPUT, OUTPUT
+from silo.export.onnx_graph import OUTPUT
 from silo.export.pruning import pruned
 from silo.export.quantising import QuantisedTable
 from silo.export.running import OnnxScorer, padded
-from silo.export.scorers import NotExportableError, TableScorer, table_scorer
+from silo.export.scorers import NotExportableError, TableModel, exportable
 from silo.export.writing import model_bytes
+from silo.finished import load_finished
 from silo.local.fusion import Blend
 from silo.local.models import ItemNeighbours
 from silo.models.recommender import Floats, Recommender
@@ -50,9 +55,9 @@ def model(*, hidden: bool = False, full: bool = False, is_fallback: bool = False
     )
 
 
-def neighbours() -> TableScorer:
+def neighbours() -> TableModel:
     weights = sp.random(ITEMS, ITEMS, 0.2, format="csr", dtype=np.float32, rng=np.random.default_rng(4))
-    return table_scorer("local:item-knn", ItemNeighbours(sp.csr_matrix(weights)))
+    return exportable("local:item-knn", ItemNeighbours(sp.csr_matrix(weights)))
 
 
 def histories() -> sp.csr_matrix:
@@ -63,12 +68,12 @@ def histories() -> sp.csr_matrix:
 
 
 MODELS = {
-    "factors": TableScorer(model()),
-    "hidden": TableScorer(model(hidden=True)),
-    "items × items": TableScorer(model(full=True)),
+    "factors": TableModel(model()),
+    "hidden": TableModel(model(hidden=True)),
+    "items × items": TableModel(model(full=True)),
     "neighbours": neighbours(),
-    "fallback": TableScorer(model(is_fallback=True)),
-    "popularity": TableScorer(
+    "fallback": TableModel(model(is_fallback=True)),
+    "popularity": TableModel(
         Recommender.of_popularity(np.arange(ITEMS, dtype=np.float32), {}, is_fallback=False)
     ),
 }
@@ -121,6 +126,32 @@ def test_one_persons_scores_depend_on_nobody_else_in_the_batch() -> None:
     np.testing.assert_allclose(together[:5], alone, rtol=1e-5, atol=1e-6)
 
 
+def test_uneven_dimensions_are_balanced_before_they_are_rounded() -> None:
+    """One dimension is large on one side and small on the other: its step would swallow the others'."""
+    whole = model()
+    stretch = np.float32(10.0) ** np.arange(-4, 4, dtype=np.float32)
+    uneven = TableModel(
+        replace(whole, left=whole.left / stretch, right=whole.right * stretch)  # type: ignore[operator]
+    )
+    people = histories()[:40]
+    np.testing.assert_allclose(
+        uneven.balanced().scores(people), TableModel(whole).scores(people), rtol=1e-3, atol=1e-3
+    )
+    content = model_bytes(uneven, None, "onnx", {}, is_int8=True)  # type: ignore[arg-type]
+    assert top_overlap(uneven, OnnxScorer.of(content), people) > 0.9
+    vectors = uneven.item_vectors()
+    assert vectors is not None
+    as_it_is = IndexedModel(uneven, ItemIndex.of(vectors))
+    assert top_overlap(uneven, as_it_is, people) < 0.9
+
+
+def test_a_dimension_without_a_value_is_left_alone() -> None:
+    empty = model()
+    empty.left[:, 2] = 0.0
+    balanced = TableModel(empty).balanced()
+    np.testing.assert_allclose(balanced.scores(histories()), TableModel(empty).scores(histories()), atol=1e-4)
+
+
 def test_a_row_of_zeros_or_of_the_smallest_floats_is_quantised() -> None:
     table = np.zeros((2, 3), np.float32)
     table[1] = 1e-45
@@ -134,17 +165,17 @@ def test_pruning_directions_that_are_not_there_changes_nothing() -> None:
         left=np.concatenate([whole.left, whole.left], axis=1),
         right=np.concatenate([whole.right, whole.right], axis=1),  # type: ignore[list-item]
     )
-    smaller = pruned(TableScorer(doubled), 0.5)
+    smaller = pruned(TableModel(doubled), 0.5)
     assert smaller.recommender.left.shape == (ITEMS, RANK)
     np.testing.assert_allclose(
-        smaller.scores(histories()), TableScorer(doubled).scores(histories()), rtol=1e-4, atol=1e-4
+        smaller.scores(histories()), TableModel(doubled).scores(histories()), rtol=1e-4, atol=1e-4
     )
 
 
 def test_pruning_leaves_out_the_hidden_units_that_do_least() -> None:
     whole = model(hidden=True)
     whole.left[:, [1, 4, 5, 6]] *= 1e-6
-    smaller = pruned(TableScorer(whole), 0.5).recommender
+    smaller = pruned(TableModel(whole), 0.5).recommender
     np.testing.assert_array_equal(smaller.left, whole.left[:, [0, 2, 3, 7]])
 
 
@@ -154,8 +185,8 @@ def test_what_cannot_be_pruned_or_exported_is_refused() -> None:
     for share in (0.0, 1.0, float("nan")):
         with pytest.raises(UsageError):
             pruned(MODELS["factors"], share)
-    with pytest.raises(NotExportableError, match="several models"):
-        table_scorer("blend", Blend({"a": model()}, {"a": 1.0}))
+    with pytest.raises(NotExportableError, match="a blend is several"):
+        exportable("blend", Blend({"a": model()}, {"a": 1.0}))
 
 
 def test_export_writes_the_tables_and_a_card(silo: Path, tmp_path: Path) -> None:
@@ -205,6 +236,48 @@ def test_compress_measures_people_apart_from_the_card(silo: Path, tmp_path: Path
     assert b"recall" not in out.read_bytes()
 
 
+def test_figures_of_people_are_in_one_file_only(silo: Path, tmp_path: Path) -> None:
+    out, said = tmp_path / "small.onnx", tmp_path / "said.json"
+    assert run(silo, "compress", "--int8", "--out", str(out), "--json", str(said)).exit_code == 0
+    found = json.loads(said.read_text())
+    assert found["figures_path"] == str(tmp_path / "small.onnx.figures.json")
+    assert "recall" not in said.read_text()
+    assert Path(found["figures_path"]).stat().st_mode & 0o077 == 0
+
+
+def test_the_index_is_searched_as_the_page_says(
+    silo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Path(__file__).parents[2] / "docs" / "how-to-export-and-compress.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    for kind, name in (("index", "items.index"), ("user-onnx", "user.onnx")):
+        assert run(silo, "export", "--format", kind, "--out", str(tmp_path / name)).exit_code == 0
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    model = load_finished(silo).recommender
+    history = sp.csr_matrix((np.ones(3), [5, 17, 3], [0, 3]), shape=(1, model.num_items))
+    expected = model.scores(history)[0]
+    best, scores = names["best"], names["scores"]
+    expected[[5, 17, 3]] = -np.inf
+    np.testing.assert_array_equal(best, np.argsort(-expected, kind="stable")[:20])
+    np.testing.assert_allclose(scores[best], expected[best], atol=0.01)
+    card = json.loads((tmp_path / "items.index.card.json").read_text())
+    assert card["top_10_overlap"] > 0.9
+    assert card["bytes"] == (tmp_path / "items.index").stat().st_size
+
+
+def test_a_popularity_list_is_no_index(silo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "items.index"
+    done = run(
+        silo, "export", "--format", "index", "--model", "local:popularity", "--allow-private",
+        "--out", str(out),
+    )  # fmt: skip
+    assert done.exit_code == ExitCode.USAGE
+    assert "no vectors" in done.output
+    assert not list(tmp_path.iterdir())
+
+
 def test_everybodys_lists_are_those_of_each(silo: Path, tmp_path: Path) -> None:
     assert run(silo, "compare", "--keep").exit_code == 0
     out = tmp_path / "lists.parquet"
@@ -218,6 +291,7 @@ def test_everybodys_lists_are_those_of_each(silo: Path, tmp_path: Path) -> None:
         )
         mine = lists.filter(pl.col("user_id") == user_name(user))
         assert mine["item_id"].to_list() == [item["item_id"] for item in alone["items"]]
+        assert mine["score"].to_list() == [item["score"] for item in alone["items"]]
         assert mine["rank"].to_list() == list(range(1, 13))
     assert run(silo, "recommend", "--all").exit_code == ExitCode.USAGE
     assert run(silo, "recommend").exit_code == ExitCode.USAGE

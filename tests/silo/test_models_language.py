@@ -4,17 +4,22 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from torch import Tensor, nn
 
 from policies.documents import PolicyFileError
 from policies.plans.plan import Plan
 from policies.plans.price import schedule
 from policies.validation import validate_values
+from privacy.dpsgd import PerUserGradientError
 from privacy.errors import UsageError
 from silo.data.catalogue import Catalogue, CatalogueItem
 from silo.language.space import PlacedCatalogue
 from silo.models.base import Family, get_family
 from silo.models.features import public_uniform
-from silo.models.language import Language
+from silo.models.language.family import Language
+from silo.models.language.network import LanguageNetwork
+from silo.models.sequence.network import set_weights
+from silo.models.sequence.trunk import NO_ITEM
 from silo.models.trainer import CheckpointError
 from tests.contracts.architecture_contract import ArchitectureContract
 from tests.contracts.family_contract import (
@@ -49,9 +54,7 @@ def language_plan(catalogue: Catalogue, model: dict[str, Any]) -> Plan:
     return validate_values(document, Plan, "plan")
 
 
-class TestLanguage(ArchitectureContract):
-    model: ClassVar = {"family": "language", "dimensions": DIMENSIONS, "hidden": 5}
-
+class LanguageContract(ArchitectureContract):
     @pytest.fixture
     def catalogue(self) -> Catalogue:
         return placed(make_catalogue())
@@ -61,7 +64,7 @@ class TestLanguage(ArchitectureContract):
         return language_plan(catalogue, self.model)
 
     def test_popular_items_stand_above_unpopular_ones(self, family: Family) -> None:
-        """Nothing says so but the decoder, which four steps do not teach."""
+        """Nothing says so but the way back, which four steps do not teach."""
 
     def test_silos_with_other_items_sum_to_one_model(self, family: Family) -> None:
         """Half the items each: their gradients have one length, and each reads the sum over its own list."""
@@ -97,6 +100,134 @@ class TestLanguage(ArchitectureContract):
     def test_a_list_without_places_is_refused(self, plan: Plan) -> None:
         with pytest.raises(UsageError, match="places"):
             Language(plan, make_catalogue())
+
+
+BOTTLENECK: dict[str, Any] = {"family": "language", "dimensions": DIMENSIONS, "hidden": 5}
+NETWORK: dict[str, Any] = {"family": "language", "dimensions": DIMENSIONS, "hidden": 4, "places": 5}
+
+
+class TestBottleneck(LanguageContract):
+    model: ClassVar = BOTTLENECK
+
+
+class TestTransformer(LanguageContract):
+    model: ClassVar = NETWORK | {"architecture": "transformer", "layers": 2}
+
+    def test_a_history_is_scored_by_its_order(self, family: Family) -> None:
+        model = family.finish(self.trained(family))
+        one, other = (
+            model.scores(make_interactions([items], family.catalogue).histories())
+            for items in ([1, 2, 3], [3, 2, 1])
+        )
+        assert not np.allclose(one, other)
+
+
+class TestSampledNegatives(LanguageContract):
+    model: ClassVar = NETWORK | {"architecture": "transformer", "negatives": {"count": 8, "above": 20}}
+
+    @staticmethod
+    def network(family: Family, num_items: int) -> LanguageNetwork:
+        items = placed(make_catalogue(num_items))
+        made = Language(family.plan, items).make_architecture(None)
+        assert isinstance(made, LanguageNetwork)
+        return made
+
+    @staticmethod
+    def losses(network: LanguageNetwork, step: int | None) -> list[float]:
+        rows = make_interactions([[1, 2, 3], [5, 4]], network.catalogue).histories()
+        module = network.module()
+        set_weights(module, network.initial_weights())
+        network.draw(step)
+        losses: list[float] = network.loss_per_user(module, *network.batch(rows, rows)).tolist()
+        return losses
+
+    def test_a_long_list_is_sampled_by_step_and_a_short_one_competes_as_a_whole(self, family: Family) -> None:
+        long, short = (self.network(family, number) for number in (21, 20))
+        assert self.losses(long, 0) == self.losses(long, 0)
+        assert len({tuple(self.losses(long, step)) for step in (None, 0, 1)}) == 3
+        assert long.num_scored == 8 * long.size.places
+        assert self.losses(short, 0) == self.losses(short, None)
+        assert short.num_scored == 20
+
+    def test_a_loss_that_is_shown_is_of_the_whole_list(self, family: Family) -> None:
+        rows, state = make_interactions([[1, 2, 3]], family.catalogue), family.initial_state()
+        before = family.local_loss(rows, state)
+        family.contribute(rows, state, 0, schedule(family.plan)[0])
+        assert family.local_loss(rows, state) == before
+
+    def test_negatives_from_other_people_are_caught_before_rows_are_used(self, family: Family) -> None:
+        class InBatch(LanguageNetwork):
+            def loss_per_user(self, model: nn.Module, *batch: Tensor) -> Tensor:
+                self._drawn = batch[1][batch[1] != NO_ITEM].unique()
+                return super().loss_per_user(model, *batch)
+
+        with pytest.raises(PerUserGradientError):
+            self.empty_sum(InBatch(family.plan, family.catalogue, None), family)
+
+
+class TestMasked(LanguageContract):
+    model: ClassVar = NETWORK | {"architecture": "masked"}
+
+
+class TestGru(LanguageContract):
+    model: ClassVar = NETWORK | {"architecture": "gru"}
+
+
+class TestLstm(LanguageContract):
+    model: ClassVar = NETWORK | {"architecture": "lstm"}
+
+
+class TestCnn(LanguageContract):
+    model: ClassVar = NETWORK | {"architecture": "cnn"}
+
+
+@pytest.mark.parametrize("architecture", ["bottleneck", "transformer", "masked", "cnn"])
+def test_untrained_items_like_those_of_the_history_score_highest(architecture: str) -> None:
+    """As many directions of texts as there are; each person had items of one of them, and gets more."""
+    catalogue = make_catalogue()
+    places = np.eye(DIMENSIONS)[np.arange(NUM_ITEMS) % DIMENSIONS]
+    plan = language_plan(catalogue, BOTTLENECK | {"architecture": architecture, "hidden": 32})
+    family = Language(plan, PlacedCatalogue(catalogue.items, places, SPACE))
+    people = [[kind, kind + DIMENSIONS] for kind in range(DIMENSIONS)]
+    histories = make_interactions(people, catalogue).histories()
+    scores = family.finish(family.initial_state()).scores(histories)
+    assert (scores.argmax(axis=1) % DIMENSIONS).tolist() == list(range(DIMENSIONS))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"layers": 2}, r"model\.layers: bottleneck adds up a history"),
+        ({"places": 9}, r"model\.places: bottleneck adds up a history"),
+        ({"negatives": {"count": 9}}, r"model\.negatives: bottleneck scores its list once"),
+        (
+            {"architecture": "gru", "hidden": 4, "negatives": {"count": 9, "above": 9}},
+            r"model\.negatives\.count: 9 of a list of more than 9 items save nothing",
+        ),
+        ({"architecture": "gru", "input_dropout": 0.2}, r"model\.input_dropout: gru is asked"),
+        ({"architecture": "gru", "hidden": 5}, r"model\.hidden: gru has an even width, from 2 to 512"),
+        ({"architecture": "cnn", "hidden": 600}, r"model\.hidden: cnn has an even width"),
+        ({"architecture": "rnn"}, r"not one of: bottleneck, transformer"),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused_with_the_reason(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(PolicyFileError, match=words):
+        language_plan(make_catalogue(), BOTTLENECK | change)
+
+
+@pytest.mark.parametrize("architecture", [None, "bottleneck", "transformer", "gru"])
+def test_a_plan_says_whether_its_model_reads_an_order(architecture: str | None) -> None:
+    named = {} if architecture is None else {"architecture": architecture}
+    plan = language_plan(make_catalogue(), BOTTLENECK | {"hidden": 4} | named)
+    assert plan.reads_order is (architecture in ("transformer", "gru"))
+
+
+def test_weights_of_one_architecture_are_no_start_of_another() -> None:
+    catalogue = placed(make_catalogue())
+    plans = [language_plan(catalogue, NETWORK | {"architecture": name}) for name in ("gru", "lstm")]
+    gru = Language(plans[0], catalogue)
+    with pytest.raises(CheckpointError, match="this plan needs"):
+        Language(plans[1], catalogue, start=gru.checkpoint(gru.initial_state()))
 
 
 def test_a_space_has_fewer_dimensions_than_texts() -> None:

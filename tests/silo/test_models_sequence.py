@@ -14,7 +14,7 @@ from policies.plans.price import schedule
 from silo.models.base import get_family
 from silo.models.recommender import ModelFileError
 from silo.models.sequence.asking import what_is_asked
-from silo.models.sequence.family import Sequence, SequenceArchitecture
+from silo.models.sequence.family import BasisSequenceArchitecture, Sequence
 from silo.models.sequence.network import HIDDEN, FeatureNetwork
 from silo.models.sequence.recommender import KIND, SequenceRecommender
 from silo.models.sequence.trunk import NO_ITEM, TRUNKS, trunk_of
@@ -123,7 +123,7 @@ def test_a_user_of_whom_no_coin_hides_an_item_is_asked_for_the_last_one() -> Non
 def test_every_user_of_a_masked_plan_has_a_loss_whatever_the_coins_say() -> None:
     model = MODEL | {"architecture": "masked", "input_dropout": 0.2}
     plan = make_plan(make_catalogue(), model, training=TRAINING, privacy=PRIVACY)
-    architecture = SequenceArchitecture(plan, make_catalogue(), None)
+    architecture = BasisSequenceArchitecture(plan, make_catalogue(), None)
     _, wanted = architecture.batch(*hidden_apart(rows_of([[5, 3, 9]] * 64), 0.2))
     assert (wanted != NO).any(dim=1).all()
 
@@ -137,7 +137,7 @@ def test_a_plan_knows_the_size_of_its_network(architecture: str, size: tuple[int
         | {"architecture": architecture, "features": features, "hidden": hidden}
         | {"layers": layers, "places": places}
     )
-    assert sum(p.numel() for p in FeatureNetwork(model).parameters()) == model.num_weights
+    assert sum(p.numel() for p in FeatureNetwork(model.network).parameters()) == model.network.num_weights
 
 
 def test_hidden_items_belong_to_the_masked_architecture() -> None:
@@ -185,7 +185,11 @@ def test_a_file_that_names_another_network_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     family.finish(family.initial_state()).save(path)
     tables, about = load_tables(path, KIND)
-    for change in ({"model": about["model"].replace("cnn", "lstm")}, {"model": "{}"}, {"metadata": "["}):
+    for change in (
+        {"network": about["network"].replace("cnn", "lstm")},
+        {"network": "{}"},
+        {"metadata": "["},
+    ):
         save_tables(path, KIND, tables, about | change)
         with pytest.raises(ModelFileError):
             SequenceRecommender.load(path)

@@ -233,7 +233,7 @@ def test_small_pieces_give_what_one_batch_gives(monkeypatch: pytest.MonkeyPatch)
     shape = training_shape(whole)
     expected = whole.contribute(rows_of(whole, 0), whole.initial_state(), 0, shape)
     for at_once, cached in ((7 * NUM_ITEMS, 1 << 28), (7 * NUM_ITEMS, 0), (1, 0)):
-        monkeypatch.setattr(session_module, "SCORES_AT_ONCE", at_once)
+        monkeypatch.setattr(session_module, "VALUES_AT_ONCE", at_once)
         monkeypatch.setattr(session_module, "CACHED_BYTES", cached)
         family = make_family()
         found = family.contribute(rows_of(family, 0), family.initial_state(), 0, shape)

@@ -19,8 +19,11 @@ from policies.files import load_yaml
 from policies.plans.plan import Plan
 from privacy.errors import BudgetExceededError, DataError, ExitCode, UsageError
 from privacy.events import EventCount, PureEvent
+from privacy.ledger.chain import LogReader
+from privacy.ledger.fold import Fold
 from privacy.selection import SCORE_GRID
 from silo.audit.accountant import SecondAccountant
+from silo.audit.receipts import unwitnessed
 from silo.data.interactions import Interactions
 from silo.rows import load_rows
 from silo.site import Site, utc_now
@@ -185,9 +188,10 @@ def test_nobody_moves_what_another_person_s_rows_say(silo: Path) -> None:
     with Site(silo) as site:
         question = ask(site, [], 0.5)
     rows = load_rows(silo, question.source.plan, question.source.dataset)
-    everybody = list(judge(question.candidates, rows.train, rows.held_out))
+    models = [one.recommender for one in question.candidates]
+    everybody = list(judge(models, rows.train, rows.held_out))
     kept = [user for user in range(rows.train.num_users) if user != 5]
-    fewer = list(judge(question.candidates, *(part.select(kept) for part in (rows.train, rows.held_out))))
+    fewer = list(judge(models, *(part.select(kept) for part in (rows.train, rows.held_out))))
     with_rows = np.unique(rows.held_out.frame["user_index"].to_numpy()).tolist()
     without = [scores for user, scores in zip(with_rows, everybody, strict=True) if user != 5]
     assert np.array_equal(np.array(without), np.array(fewer))
@@ -204,6 +208,18 @@ def test_a_selection_is_no_alignment_and_audits_add_up(silo: Path) -> None:
             {PureEvent(epsilon=0.5).model_dump_json(): 1}, account.budget.delta
         )
         assert opinion.epsilon <= account.epsilon_spent
+
+
+def test_an_auditor_reads_that_a_choice_waits_for_its_witnesses(silo: Path) -> None:
+    assert run(silo, "--epsilon", "0.5").exit_code == 0
+    fold = Fold()
+    with LogReader.open(silo / "ledger.db") as reader:
+        for entry in reader.entries():
+            assert not list(fold.apply(entry))
+    (found,) = unwitnessed(fold, 0, "ledger.db")
+    assert "the private choice selection-" in found.text
+    assert "when the next job ends" in found.text
+    assert not list(unwitnessed(fold, fold.last_charge_seq, "ledger.db"))
 
 
 def test_one_model_is_no_choice(silo: Path) -> None:

@@ -14,7 +14,7 @@ from policies.plans.plan import Plan
 from policies.silo_policy import SiloPolicy
 from policies.validation import parse_yaml
 from silo.data.catalogue import Catalogue
-from silo.models.recommender import Recommender
+from silo.models.shipped import ShippedModel
 
 POLICY = """\
 kind: SiloPolicy
@@ -69,7 +69,7 @@ def make_local_silo(directory: Path, catalogue: Catalogue, rows: pl.DataFrame, *
     return directory
 
 
-def finish_job(directory: Path, job: str, plan: Plan, model: Recommender) -> None:
+def finish_job(directory: Path, job: str, plan: Plan, model: ShippedModel) -> None:
     """What a job leaves: its plan, the policy it was answered under, its model and card."""
     place = directory / "jobs" / job
     place.mkdir(parents=True)

@@ -59,15 +59,14 @@ def entry_epsilon(plan: Plan) -> float:
     Where the unit is a node of a graph, a person who goes may take along everybody who had named nobody else:
     their rows are empty then, and whoever has none is in no list. So ``1 + max_degree`` people more or fewer
     are in a list, and in common, and the noise that is worth half of ``alignment.epsilon`` is so many times
-    as large.
+    as large; several such silos add up (:attr:`~policies.plans.vertical.terms.Roles.most_taken_along`).
 
     Raises:
         UsageError: the plan aligns nobody.
     """
     if plan.alignment is None or plan.roles is None:
         raise UsageError("this plan aligns nobody", where="alignment", remedy="propose a vertical plan")
-    degree = max(terms.max_degree or 0 for terms in plan.roles.features.values())
-    return plan.alignment.epsilon / NOISED_NUMBERS / (1 + degree)
+    return plan.alignment.epsilon / NOISED_NUMBERS / (1 + plan.roles.most_taken_along)
 
 
 def gate_terms(plan: Plan) -> AlignmentTerms:

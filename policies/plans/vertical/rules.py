@@ -71,12 +71,12 @@ def _alignment_problems(plan: Plan, alignment: AlignmentTerms) -> Iterator[str]:
             f"alignment.min_intersection: a silo with a capacity of {smallest} never has so many in common; "
             "write less"
         )
-    degrees = [terms.max_degree or 0 for terms in plan.roles.features.values()] if plan.roles else []
-    least = NOISED_NUMBERS * LEAST_GATE_EPSILON * (1 + max(degrees, default=0))
+    taken_along = plan.roles.most_taken_along if plan.roles else 0
+    least = NOISED_NUMBERS * LEAST_GATE_EPSILON * (1 + taken_along)
     if alignment.epsilon < least:
         yield (
             f"alignment.epsilon: {alignment.epsilon:g} is too little where a node may take "
-            f"{max(degrees)} others along: its noise drowns every number of people; "
+            f"{taken_along} others along: its noise drowns every number of people; "
             f"write {least:g} or more, or a smaller max_degree"
         )
     if alignment.epsilon >= plan.privacy.target_epsilon:

@@ -47,6 +47,15 @@ class Roles(Section):
         """Plans are keys of what was computed from them; a mapping has no hash of its own."""
         return hash((self.label, frozenset(self.features.items())))
 
+    @property
+    def most_taken_along(self) -> int:
+        """How many others a person who goes may take out of the people in common.
+
+        Whoever had named nobody else in a friend graph has no row any more, and is in no list. Where several
+        silos protect nodes, one person may stand in each of their graphs, and take others along in each.
+        """
+        return sum(terms.max_degree or 0 for terms in self.features.values())
+
 
 class AlignmentTerms(Section):
     """How the silos find the people that they have in common.

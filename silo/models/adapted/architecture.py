@@ -18,12 +18,12 @@ from typing_extensions import override
 
 from policies.plans.models import LanguageModel
 from privacy.errors import UsageError
+from silo.language.space import PlacedCatalogue
 from silo.models.adapted.checks import check_read
 from silo.models.adapted.network import ADAPTERS, AdaptedNetwork, adapters_of
 from silo.models.architecture import Batch, Vector, Weights, section_of
 from silo.models.bottleneck import BottleneckArchitecture
 from silo.models.features import Matrix
-from silo.models.language import placed_catalogue
 from silo.models.sequence.trunk import newest_items
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class AdaptedLanguageArchitecture(BottleneckArchitecture):
     """The bottleneck between a history read by the adapted encoder and frozen places."""
 
     def __init__(self, plan: Plan, catalogue: Catalogue, popularity: Vector | None) -> None:
-        self.model, texts = section_of(plan, LanguageModel), placed_catalogue(catalogue).texts
+        self.model, texts = section_of(plan, LanguageModel), PlacedCatalogue.of(catalogue).texts
         if self.model.adapter is None or texts is None:
             raise UsageError("there is no text encoder to adapt", where="plan: model.encoder_adapter")
         self._adapter, self._texts = self.model.adapter, texts
@@ -52,11 +52,11 @@ class AdaptedLanguageArchitecture(BottleneckArchitecture):
             input_dropout=self.model.input_dropout,
         )
         self._frozen_places = torch.from_numpy(self.features)
-        self.read_values = texts.values_of_person(self._adapter)
+        self.inner_values = texts.values_of_person(self._adapter)
 
     @override
     def initial_weights(self) -> Weights:
-        """Adapters that add nothing; then as in :class:`silo.models.language.LanguageArchitecture`."""
+        """Adapters that add nothing; then those of ``LanguageBottleneck``."""
         adapters = {
             name: values.detach().numpy()
             for name, values in self.module().named_parameters()

@@ -8,11 +8,11 @@ from typing_extensions import override
 
 from policies.canonical import digest
 from policies.plans.models import LanguageModel
+from silo.language.space import PlacedCatalogue
 from silo.models.adapted.architecture import AdaptedLanguageArchitecture
 from silo.models.adapted.checks import check_moved, check_shipped, made_up_histories
 from silo.models.adapted.network import adapters_of
 from silo.models.architecture import section_of
-from silo.models.language import placed_catalogue
 from silo.models.trainer import GradientFamily
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class AdaptedLanguage(GradientFamily):
     def space_sha256(self) -> str:
         """Of the space and of what the adapters stand between: frozen matrices, layers, tokens."""
         model = section_of(self.plan, LanguageModel)
-        space = placed_catalogue(self.catalogue).space_sha256
+        space = PlacedCatalogue.of(self.catalogue).space_sha256
         adapter = {} if model.adapter is None else model.adapter.model_dump(mode="json")
         return digest({"space_sha256": space, "seed": model.seed, "adapter": adapter})
 

@@ -32,18 +32,41 @@ def what_is_asked(
     Returns:
         ``seen`` (items, ``HIDDEN`` or ``NO_ITEM``) and ``wanted`` (items or ``NO_ITEM``), (users, places).
     """
-    seen = np.full((inputs.shape[0], places), NO_ITEM, dtype=np.int64)
-    wanted = np.full_like(seen, NO_ITEM)
-    ask = _ask_for_next if is_causal else _ask_for_hidden
-    for user in range(inputs.shape[0]):
-        items, is_seen, is_wanted = _history(inputs, targets, user)
-        read, asked = ask(items, is_seen, is_wanted, places)
-        seen[user, : read.size], wanted[user, : asked.size] = read, asked
-    return seen, wanted
+    items, is_seen, is_wanted, first = _histories(inputs, targets)
+    # A causal network says at a place what comes after it, so it reads one item less than there are.
+    table = _newest(first, places + is_causal)
+    is_item = table >= 0
+    read, wanted = np.where(is_item, items[table], NO_ITEM), is_item & is_wanted[table]
+    is_hidden = is_item & ~is_seen[table]
+    last = is_item.sum(axis=1) - 1
+    some = np.flatnonzero(last >= 0)
+    if is_causal:
+        seen = np.where(is_hidden, HIDDEN, read)
+        seen[some, last[some]] = NO_ITEM
+        return seen[:, :-1], np.where(wanted, read, NO_ITEM)[:, 1:]
+    alone = some[~is_hidden[some].any(axis=1)]  # no coin fell on these; they would pay and teach nothing
+    is_hidden[alone, last[alone]], wanted[alone, last[alone]] = True, True
+    return np.where(is_hidden, HIDDEN, read), np.where(wanted & is_hidden, read, NO_ITEM)
 
 
-def _history(inputs: sp.csr_matrix, targets: sp.csr_matrix, user: int) -> tuple[Items, Flags, Flags]:
-    """Items in order with the target that comes after them, whether each is seen, whether it is wanted."""
+def _histories(inputs: sp.csr_matrix, targets: sp.csr_matrix) -> tuple[Items, Flags, Flags, Items]:
+    """Items of everybody in order, whether each is seen and wanted, and where each user's begin and end."""
+    if np.array_equal(inputs.indptr, targets.indptr) and np.array_equal(inputs.indices, targets.indices):
+        parts = [(inputs.indices.astype(np.int64), inputs.data > 0, targets.data > 0)]
+        first = inputs.indptr.astype(np.int64)
+    else:
+        parts = [_with_what_comes_after(inputs, targets, user) for user in range(inputs.shape[0])]
+        first = np.cumsum([0, *(items.size for items, _, _ in parts)])
+    items, is_seen, is_wanted = (np.concatenate(part) for part in zip(*parts, strict=True))
+    if not items.size:  # so that there is something to look up, which nobody has
+        items, is_seen, is_wanted = np.array([NO_ITEM]), np.array([False]), np.array([False])
+    return items, is_seen, is_wanted, first
+
+
+def _with_what_comes_after(
+    inputs: sp.csr_matrix, targets: sp.csr_matrix, user: int
+) -> tuple[Items, Flags, Flags]:
+    """One history and, behind it, the target that it does not hold."""
     own = slice(inputs.indptr[user], inputs.indptr[user + 1])
     asked = slice(targets.indptr[user], targets.indptr[user + 1])
     items, is_seen = inputs.indices[own], inputs.data[own] > 0
@@ -53,15 +76,8 @@ def _history(inputs: sp.csr_matrix, targets: sp.csr_matrix, user: int) -> tuple[
     return whole, np.append(is_seen, np.zeros(after.size, dtype=bool)), np.isin(whole, wanted)
 
 
-def _ask_for_next(items: Items, is_seen: Flags, is_wanted: Flags, places: int) -> tuple[Items, Items]:
-    newest = slice(-places - 1, None)
-    items, is_seen, is_wanted = items[newest], is_seen[newest], is_wanted[newest]
-    return np.where(is_seen, items, HIDDEN)[:-1], np.where(is_wanted, items, NO_ITEM)[1:]
-
-
-def _ask_for_hidden(items: Items, is_seen: Flags, is_wanted: Flags, places: int) -> tuple[Items, Items]:
-    newest = slice(-places, None)
-    items, is_seen, is_wanted = items[newest], is_seen[newest].copy(), is_wanted[newest].copy()
-    if is_seen.all():  # no coin fell on these; a user without a target would pay and teach nothing
-        is_seen[-1:], is_wanted[-1:] = False, True
-    return np.where(is_seen, items, HIDDEN), np.where(is_wanted & ~is_seen, items, NO_ITEM)
+def _newest(first: Items, places: int) -> Items:
+    """Where the newest of each user's items stand, oldest of them at the left; -1 behind the last."""
+    kept = np.minimum(np.diff(first), places)[:, None]
+    place = np.arange(places)[None, :]
+    return np.where(place < kept, first[1:, None] - kept + place, -1)

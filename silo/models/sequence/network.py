@@ -1,8 +1,9 @@
 """The network of federated plans: public item features, a trunk, and back to public item features.
 
 ``x_t = F[item_t] → Linear(features, hidden) → trunk → Linear(hidden, features) → · Fᵀ + b``, where ``F``
-(items × features) is public and ``b`` the logarithm of the noised popularity. Both are frozen, so noise falls
-on as many values for a large catalogue as for a small one, and users meet in nothing but trained layers.
+(items × features) is public and ``b`` zero or the logarithm of the noised popularity. Both are frozen, so
+noise falls on as many values for a large catalogue as for a small one, users meet in nothing but trained
+layers, and weights mean the same for whatever items ``F`` describes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from silo.models.features import public_uniform
 from silo.models.sequence.trunk import NO_ITEM, TrunkSize, trunk_of
 
 if TYPE_CHECKING:
-    from policies.plans.models import SequenceModel
+    from policies.plans.models import NetworkSize
     from silo.models.architecture import Weights
 
 HIDDEN: Final = NO_ITEM - 1
@@ -30,15 +31,15 @@ class FeatureNetwork(nn.Module):
     """Trained layers only; features and bias of the items are handed in.
 
     Args:
-        model: sizes.
+        size: of it.
     """
 
-    def __init__(self, model: SequenceModel) -> None:
+    def __init__(self, size: NetworkSize) -> None:
         super().__init__()
-        self.enter = nn.Linear(model.features, model.hidden)
-        size = TrunkSize(width=model.hidden, layers=model.layers, places=model.places)
-        self.trunk = trunk_of(model.architecture)(size)
-        self.leave = nn.Linear(model.hidden, model.features, bias=False)
+        self.enter = nn.Linear(size.features, size.hidden)
+        trunk = TrunkSize(width=size.hidden, layers=size.layers, places=size.places)
+        self.trunk = trunk_of(size.architecture)(trunk)
+        self.leave = nn.Linear(size.hidden, size.features, bias=False)
 
     def forward(self, items: Tensor, features: Tensor) -> Tensor:
         """Read histories.

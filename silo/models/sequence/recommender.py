@@ -1,4 +1,4 @@
-"""The model that a job of family ``sequence`` leaves: public features, a network, noised popularity."""
+"""The model that a network over ordered histories leaves: public features, weights, popularity."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from policies.plans.models import SequenceModel
+from policies.plans.models import NetworkSize
 from silo.models.recommender import Floats, ModelFileError, check_catalogue
 from silo.models.sequence.network import HIDDEN, FeatureNetwork, set_weights
 from silo.models.sequence.trunk import NO_ITEM, newest_items
-from silo.tensor_files import TensorFileError, load_tables, save_tables
+from silo.tensor_files import Tables, TensorFileError, load_tables, save_tables
 
 KIND: Final = "archipel-sequence-recommender/v1"
 USERS_AT_ONCE: Final = 256
@@ -31,7 +31,7 @@ class SequenceRecommender:
     """Scores all items for what comes next after a history in order of time.
 
     Attributes:
-        model: sizes of the network.
+        size: of the network.
         weights: of the network by name, float32.
         features: items × features float32, public.
         bias: (items,) float32, added to everybody's scores.
@@ -40,7 +40,7 @@ class SequenceRecommender:
         is_fallback: never.
     """
 
-    model: SequenceModel
+    size: NetworkSize
     weights: Mapping[str, NDArray[Any]]
     features: Floats
     bias: Floats
@@ -51,13 +51,13 @@ class SequenceRecommender:
     def __post_init__(self) -> None:
         items = len(self.popularity)
         expected: dict[str, tuple[int, ...]] = {
-            "features": (items, self.model.features), "bias": (items,), "popularity": (items,),
+            "features": (items, self.size.features), "bias": (items,), "popularity": (items,),
         }  # fmt: skip
         expected |= {
             _WEIGHTS + name: tuple(parameter.shape)
-            for name, parameter in FeatureNetwork(self.model).named_parameters()
+            for name, parameter in FeatureNetwork(self.size).named_parameters()
         }
-        tables = self._tables()
+        tables = self.tables()
         if {name: table.shape for name, table in tables.items()} != expected:
             raise ModelFileError("the tables are not those of the network that the file names")
         for name, table in tables.items():
@@ -80,22 +80,31 @@ class SequenceRecommender:
         Raises:
             DataError: histories over another catalogue.
         """
+        scores: Floats = self.user_vectors(histories) @ self.features.T + self.bias
+        scores[self.falls_back(histories)] = self.popularity
+        return scores
+
+    def user_vectors(self, histories: sp.csr_matrix) -> Floats:
+        """What ``features`` are multiplied with: users × features float32, zero without a history.
+
+        Raises:
+            DataError: histories over another catalogue.
+        """
         check_catalogue(histories, self.num_items)
-        found = np.tile(self.popularity, (histories.shape[0], 1))
+        found = np.zeros((histories.shape[0], self.features.shape[1]), dtype=np.float32)
         known = np.flatnonzero(~self.falls_back(histories))
-        items, asked = self._questions(histories[known])
-        with torch.no_grad():
-            for start in range(0, known.size, USERS_AT_ONCE):
-                part = slice(start, start + USERS_AT_ONCE)
-                read = self._network(torch.from_numpy(items[part]), torch.from_numpy(self.features)).numpy()
-                at = asked[part]
-                found[known[part]] = read[np.arange(at.size), at] @ self.features.T + self.bias
+        for start in range(0, known.size, USERS_AT_ONCE):
+            part = known[start : start + USERS_AT_ONCE]
+            items, asked = self._questions(histories[part])
+            with torch.no_grad():
+                read = self.network(torch.from_numpy(items), torch.from_numpy(self.features)).numpy()
+            found[part] = read[np.arange(asked.size), asked]
         return found
 
     def _questions(self, histories: sp.csr_matrix) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """What the network reads of each history, and the place where it says what comes next."""
-        places = self.model.places
-        if self._network.trunk.is_causal:
+        places = self.size.places
+        if self.network.trunk.is_causal:
             items = newest_items(histories, places)
             return items, (items != NO_ITEM).sum(axis=1) - 1
         items = np.pad(newest_items(histories, places - 1), ((0, 0), (0, 1)), constant_values=NO_ITEM)
@@ -104,12 +113,14 @@ class SequenceRecommender:
         return items, after
 
     @cached_property
-    def _network(self) -> FeatureNetwork:
-        network = FeatureNetwork(self.model).eval()
+    def network(self) -> FeatureNetwork:
+        """The trained layers, as they serve."""
+        network = FeatureNetwork(self.size).eval()
         set_weights(network, dict(self.weights))
         return network
 
-    def _tables(self) -> dict[str, NDArray[Any]]:
+    def tables(self) -> Tables:
+        """Every table by its name; the network's begin with ``network.``."""
         own = {"features": self.features, "bias": self.bias, "popularity": self.popularity}
         return own | {_WEIGHTS + name: table for name, table in self.weights.items()}
 
@@ -121,7 +132,7 @@ class SequenceRecommender:
             metadata: more of what the file says about itself.
         """
         about = json.dumps({**self.metadata, **(metadata or {})}, sort_keys=True)
-        save_tables(path, KIND, self._tables(), {"model": self.model.model_dump_json(), "metadata": about})
+        save_tables(path, KIND, self.tables(), {"network": self.size.model_dump_json(), "metadata": about})
 
     @classmethod
     def load(cls, path: Path) -> SequenceRecommender:
@@ -133,14 +144,14 @@ class SequenceRecommender:
         remedy = "fetch the model again from the job that wrote it"
         try:
             tables, about = load_tables(path, KIND)
-            model = SequenceModel.model_validate_json(about["model"])
+            size = NetworkSize.model_validate_json(about["network"])
             weights = {
                 name.removeprefix(_WEIGHTS): table
                 for name, table in tables.items()
                 if name.startswith(_WEIGHTS)
             }
             features, bias, popularity = (tables[name] for name in ("features", "bias", "popularity"))
-            return cls(model, weights, features, bias, popularity, json.loads(about["metadata"]))
+            return cls(size, weights, features, bias, popularity, json.loads(about["metadata"]))
         except (TensorFileError, ModelFileError) as error:
             raise ModelFileError(error.message, where=str(path), remedy=remedy) from error
         except (KeyError, ValidationError, ValueError) as error:

@@ -115,7 +115,8 @@ def list_(
 
     in_force = load_charters(charter, datetime.now(UTC))[-1]
     found = merge_list([read_part(path) for path in parts], load_device_key(key_file), in_force, k)
-    say(f"for you, by {found.label}'s job {found.job}, with what {', '.join(found.merged)} knows of you")
+    know = "knows" if len(found.merged) == 1 else "know"
+    say(f"for you, by {found.label}'s job {found.job}, with what {' and '.join(found.merged)} {know} of you")
     for silo in found.missing:
         say(f"  {silo} gave no part: made without it")
     table = Table("rank", "item_id", "title", "score")

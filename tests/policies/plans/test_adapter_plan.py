@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from policies.documents import PolicyFileError
 from policies.plans.drafting import complete_plan
 from policies.plans.plan import Plan
 from policies.plans.price import schedule
@@ -53,3 +54,10 @@ def test_words_about_an_adapter_that_is_not_asked_for_are_refused() -> None:
     with pytest.raises(UsageError, match="no adapter") as caught:
         adapter_plan(adapter_rank=2, adapter_tokens=8)
     assert caught.value.where == "--adapter-rank, --adapter-tokens"
+
+
+def test_networks_that_read_an_order_have_no_adapter() -> None:
+    with pytest.raises(
+        PolicyFileError, match=r"model\.encoder_adapter: gru reads places of the frozen encoder"
+    ):
+        adapter_plan(adapter="fed_sb", architecture="gru", input_dropout=0.0)
