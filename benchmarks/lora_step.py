@@ -42,7 +42,7 @@ WORDS = ("the", "of", "night", "summer", "house", "river", "war", "love", "girl"
 GENRES = ("Drama", "Comedy", "Crime", "Thriller", "Romance", "Documentary", "Adventure")
 HISTORY = 10
 MODES: dict[str, dict[str, Any]] = {
-    "frozen": {},
+    "frozen": {"architecture": "bottleneck"},
     "fed_sb, 1 layer": {"adapter": "fed_sb"},
     "fed_sb, 2 layers": {"adapter": "fed_sb", "adapter_layers": 2},
     "ffa_lora, 1 layer": {"adapter": "ffa_lora"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from policies.plans.adapters import AdapterDraft
@@ -191,6 +191,8 @@ def _training_multiplier(plan: Plan) -> float:
 
 def _document(draft: Draft) -> dict[str, Any]:
     """Return the plan as the mapping a file holds, with noise and grid still open."""
+    if draft.adapter is not None and draft.architecture is None:
+        draft = replace(draft, architecture="bottleneck")
     recipe = recipe_of(draft.family, draft.architecture)
     metrics: Any = "none"
     if draft.metrics_epsilon is not None:

@@ -187,7 +187,7 @@ class LanguageModel(Section):
             and asks it for.
         negatives: all but ``bottleneck``: what competes where a list is long; left out: the whole list.
         seed: public; of first parameters, negatives and an adapter's frozen matrices only, never of noise.
-        encoder_adapter: ``bottleneck``: what is trained of the encoder; ``none``: items stand where it puts them.
+        encoder_adapter: ``bottleneck``: what is trained of the encoder, if anything.
         start_from: SHA-256 of a ``checkpoint.safetensors`` that every silo has; left out: from the seed.
     """
 

@@ -206,7 +206,7 @@ class AdapterOptions:
         Literal["ffa_lora", "fed_sb"] | None,
         typer.Option(
             help="ffa_lora: one matrix beside each map of the last layers; fed_sb: a small core, for low "
-            "epsilon. Default: the encoder stays as it is."
+            "epsilon; both with --architecture bottleneck. Default: the encoder stays as it is."
         ),
     ] = None
     adapter_rank: Annotated[int | None, typer.Option(help="Of it; default: 4.")] = None

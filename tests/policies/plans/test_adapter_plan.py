@@ -25,7 +25,7 @@ def adapter_plan(**changes: Any) -> Plan:
 
 
 def test_left_out_the_encoder_stays_and_no_byte_of_a_plan_says_so() -> None:
-    plan = adapter_plan()
+    plan = adapter_plan(architecture="bottleneck")
     assert plan.model.family == "language"
     assert plan.model.adapter is None
     assert "encoder_adapter" not in plan.model_dump(exclude_unset=True)["model"]
