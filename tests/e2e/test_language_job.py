@@ -42,7 +42,7 @@ def own_items(name: str) -> Catalogue:
 
 
 def make_language_federation(
-    root: Path, *, architecture: str = "bottleneck", is_timed: bool = True
+    root: Path, *, architecture: str = "bottleneck", is_timed: bool = True, **draft: object
 ) -> SmallFederation:
     encoder = make_tiny_encoder(root / "encoder")
     made = make_small_federation(
@@ -58,6 +58,7 @@ def make_language_federation(
         metrics_epsilon=0.5,
         architecture=architecture,
         is_timed=is_timed,
+        **draft,
     )
     for name in made.names:
         add_encoder(made.directory(name), encoder)
