@@ -23,9 +23,11 @@ from privacy.errors import DataError
 Tables = dict[str, NDArray[Any]]
 
 METADATA_KEY = "archipel"
-MAX_TABLES = 64
+MAX_TABLES = 256
+"""More than the deepest network and an optimiser have, or a label silo with all its partners."""
 MAX_FILE_BYTES = 1 << 33
-_DTYPES: Final = frozenset({"F64", "F32", "I64", "U8"})
+_DTYPES: Final = {"float64": "F64", "float32": "F32", "int64": "I64", "uint8": "U8"}
+"""What numpy calls a type, and what a file does."""
 
 
 class TensorFileError(DataError):
@@ -46,10 +48,18 @@ def save_tables(
         tables: by name.
         about: what the file says of itself besides; public, or meant for this silo alone.
         mode: who may read it; left out: as the process makes files.
+
+    Raises:
+        TensorFileError: :func:`load_tables` would refuse the file; nothing was written.
     """
+    others = {table.dtype.name for table in tables.values()} - _DTYPES.keys()
+    if len(tables) > MAX_TABLES or others:
+        raise _unwritable(path, f"{len(tables)} tables{''.join(f', {name}' for name in sorted(others))}")
     ordered = {name: np.asarray(table, order="C") for name, table in sorted(tables.items())}
     text = json.dumps({**about, "kind": kind}, sort_keys=True, separators=(",", ":"))
     content = safetensors_bytes(ordered, {METADATA_KEY: text})
+    if len(content) > MAX_FILE_BYTES:
+        raise _unwritable(path, f"{len(content):,} bytes")
     write_atomically(path, content, mode=mode)
     return hashlib.sha256(content).hexdigest()
 
@@ -66,7 +76,8 @@ def load_tables(path: Path, kind: str) -> tuple[Tables, dict[str, Any]]:
         with safe_open(path, framework="numpy") as file:
             about = _about(file.metadata() or {}, kind, path)
             names = sorted(file.keys())
-            if len(names) > MAX_TABLES or {file.get_slice(name).get_dtype() for name in names} - _DTYPES:
+            types = {file.get_slice(name).get_dtype() for name in names}
+            if len(names) > MAX_TABLES or types - set(_DTYPES.values()):
                 raise _refused(path, "tables of a type or number that no such file has")
             return {name: file.get_tensor(name) for name in names}, about
     except SafetensorError as error:
@@ -84,11 +95,19 @@ def sha256_of(path: Path) -> str:
 def _about(raw: Mapping[str, str], kind: str, path: Path) -> dict[str, Any]:
     try:
         about = json.loads(raw.get(METADATA_KEY, ""))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise _refused(path, "the file does not say what it is") from error
     if not isinstance(about, dict) or about.pop("kind", None) != kind:
         raise _refused(path, f"the file is not of the kind {kind}")
     return about
+
+
+def _unwritable(path: Path, what: str) -> TensorFileError:
+    return TensorFileError(
+        f"{what}: nobody could read such a file",
+        where=str(path),
+        remedy=f"at most {MAX_TABLES} tables of {', '.join(sorted(_DTYPES))} in {MAX_FILE_BYTES:,} bytes",
+    )
 
 
 def _refused(path: Path, reason: str) -> TensorFileError:

@@ -24,6 +24,7 @@ LanguageArchitectureName = Literal["bottleneck", "transformer", "masked", "gru",
 STATISTICS = frozenset({"popularity", "item-graph"})
 """Families that sum one exact integer vector of each user, once; all others sum clipped gradients."""
 
+MAX_LINEAR_FEATURES = 5_000
 MAX_NETWORK_WIDTH = 512
 """Of a network over ordered histories, at each place."""
 
@@ -56,7 +57,7 @@ class LinearModel(Section):
     """
 
     family: Literal["linear"]
-    features: Annotated[Whole, Field(ge=1, le=5_000)]
+    features: Annotated[Whole, Field(ge=1, le=MAX_LINEAR_FEATURES)]
 
 
 class NoisedPopularity(Section):

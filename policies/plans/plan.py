@@ -34,6 +34,9 @@ from policies.plans.vertical.terms import AlignmentTerms, Roles
 from policies.sections import MAX_SILOS, PartyName, Positive, Real, Section, Sha256, Slug, Whole
 from privacy.budget import FilterSpec, RenyiFilter, ZcdpFilter
 
+MAX_ITEMS = 10_000_000
+"""Of a plan's public list."""
+
 
 class SharedCatalogue(Section):
     """The public item list every silo ranks: never the items that happen to occur.
@@ -45,7 +48,7 @@ class SharedCatalogue(Section):
 
     kind: Literal["shared"]
     sha256: Sha256
-    items: Annotated[Whole, Field(ge=2, le=10_000_000)]
+    items: Annotated[Whole, Field(ge=2, le=MAX_ITEMS)]
 
 
 class PerSiloCatalogue(Section):
@@ -59,7 +62,7 @@ class PerSiloCatalogue(Section):
 
     kind: Literal["per_silo"]
     sha256: Sha256
-    items: Annotated[Whole, Field(ge=2, le=10_000_000)]
+    items: Annotated[Whole, Field(ge=2, le=MAX_ITEMS)]
     encoder_sha256: Sha256
 
 

@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 
+from policies.plans.models import MAX_LINEAR_FEATURES
+from policies.plans.plan import MAX_ITEMS
 from privacy.errors import DataError
 
 Floats = NDArray[np.float32]
@@ -31,8 +33,9 @@ FORMAT = "archipel-recommender/v2"
 FIRST_FORMAT = "archipel-recommender/v1"
 """Files from before ``hidden``; they load as they are."""
 METADATA_KEY = "archipel"
-MAX_MODEL_ITEMS = 1_000_000
-MAX_HIDDEN = 1024
+MAX_MODEL_ITEMS = MAX_ITEMS
+MAX_WIDTH = MAX_LINEAR_FEATURES
+"""Of ``left`` and ``right`` in a model of few items: no family's are wider."""
 
 _TABLES = frozenset({"left", "bias", "popularity"})
 _SETS_OF_TABLES = {
@@ -178,6 +181,8 @@ class Recommender:
             raise _refused(path, f"not a readable model file ({error})") from error
         except FileNotFoundError as error:
             raise _refused(path, "there is no model file") from error
+        except OSError as error:
+            raise _refused(path, error.strerror or "it cannot be read") from error
         try:
             return cls(
                 tables["left"],
@@ -205,6 +210,11 @@ def check_catalogue(histories: sp.csr_matrix, num_items: int) -> None:
         )
 
 
+def is_metadata(value: object) -> bool:
+    """Say whether what a file says of itself is texts by name."""
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+
+
 def _refused(path: Path, reason: str) -> ModelFileError:
     return ModelFileError(reason, where=str(path), remedy="fetch the model again from the job that wrote it")
 
@@ -212,17 +222,16 @@ def _refused(path: Path, reason: str) -> ModelFileError:
 def _header(raw: Mapping[str, str], path: Path) -> dict[str, Any]:
     try:
         header = json.loads(raw.get(METADATA_KEY, ""))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise _refused(path, "the file carries no description of a recommender") from error
-    if not isinstance(header, dict) or header.get("format") not in _SETS_OF_TABLES:
+    if not isinstance(header, dict) or str(header.get("format")) not in _SETS_OF_TABLES:
         raise _refused(path, f"the file's format is not {FORMAT} or older")
     items, metadata = header.get("items"), header.get("metadata")
     is_sound = (
         type(items) is int
         and 0 < items <= MAX_MODEL_ITEMS
         and isinstance(header.get("is_fallback"), bool)
-        and isinstance(metadata, dict)
-        and all(isinstance(value, str) for value in metadata.values())
+        and is_metadata(metadata)
     )
     if not is_sound:
         raise _refused(path, "the file's description of itself cannot be true")
@@ -234,12 +243,12 @@ def _checked_names(file: Any, header: Mapping[str, Any], path: Path) -> list[str
     names, items = set(file.keys()), header["items"]
     if names not in _SETS_OF_TABLES[header["format"]]:
         raise _refused(path, f"unexpected tables {sorted(names)}")
-    widest = max(items, MAX_HIDDEN)
+    widest = max(items, MAX_WIDTH)
     for name in names:
         table = file.get_slice(name)
         shape, dtype = table.get_shape(), table.get_dtype()
         dimensions = 2 if name in {"left", "right"} else 1
-        length = shape[0] if name == "hidden" else items
-        if dtype != "F32" or len(shape) != dimensions or shape[0] != length or max(shape) > widest:
+        is_sound = dtype == "F32" and len(shape) == dimensions and max(shape) <= widest
+        if not is_sound or (name != "hidden" and shape[0] != items):
             raise _refused(path, f"table {name} is {dtype}{shape} in a model of {items} items")
     return sorted(names)

@@ -69,6 +69,6 @@ def _kind_of(path: Path) -> str | None:
     try:
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
-    except (OSError, SafetensorError, ValueError):
+    except (OSError, SafetensorError, ValueError, RecursionError):
         return None
     return header.get("kind") if isinstance(header, dict) else None

@@ -123,7 +123,10 @@ class GradientFamily(Family):
 
     @property
     def space_sha256(self) -> str:
-        """What the inputs of the network mean, as a digest: weights belong to it and to no other."""
+        """What weights of these names and shapes mean, as a digest: they belong to it and to no other.
+
+        That is what the inputs stand for, and how they are read where shapes do not say it.
+        """
         return self.catalogue.sha256
 
     def make_architecture(self, popularity: Vector | None) -> Architecture:
@@ -220,7 +223,7 @@ class GradientFamily(Family):
 
     @override
     def checkpoint(self, state: State) -> State:
-        """The weights, and what their inputs were: the same positions have to mean the same."""
+        """The weights, and what they mean: the same positions have to be read in the same way."""
         digest = np.frombuffer(bytes.fromhex(self.space_sha256), dtype=np.uint8)
         weights: State = {name: values.copy() for name, values in self._weights(state).items()}
         return weights | {CATALOGUE: digest.copy()}
@@ -291,9 +294,9 @@ class GradientFamily(Family):
         """The weights of a checkpoint, in the architecture's order.
 
         Raises:
-            CheckpointError: other names, shapes, types or catalogue, or a value that is not finite.
+            CheckpointError: other names, shapes, types or meaning, or a value that is not finite.
         """
-        remedy = "start from a job with the same catalogue, features and hidden units"
+        remedy = "start from a job with the same catalogue, architecture, features and hidden units"
         expected = {name: (shape, "float64") for name, shape in self._shapes.items()}
         expected[CATALOGUE] = ((32,), "uint8")
         found = {name: (values.shape, str(values.dtype)) for name, values in start.items()}
@@ -302,7 +305,9 @@ class GradientFamily(Family):
                 f"the checkpoint holds {_listed(found)}, this plan needs {_listed(expected)}", remedy=remedy
             )
         if start[CATALOGUE].tobytes().hex() != self.space_sha256:
-            raise CheckpointError("the checkpoint belongs to another catalogue or encoder", remedy=remedy)
+            raise CheckpointError(
+                "the checkpoint belongs to another catalogue, encoder or architecture", remedy=remedy
+            )
         if not all(_is_usable(start[name]) for name in self._shapes):
             raise CheckpointError(f"the checkpoint holds a weight beyond {MAX_WEIGHT:g}", remedy=remedy)
         return {name: start[name].copy() for name in self._shapes}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -12,18 +13,26 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
+from policies.plans.plan import Plan
 from policies.plans.price import RoundShape, schedule
+from policies.sections import Section
 from privacy.clipping import clip_rows
 from privacy.dpsgd import PerUserGradientError
+from silo.checkpoints import load_checkpoint, save_checkpoint
+from silo.data.catalogue import Catalogue
 from silo.models.architecture import Architecture, Batch
-from silo.models.base import Family, State
+from silo.models.base import Family, State, get_family
 from silo.models.session import TrainingSession
+from silo.models.shipped import load_model
 from silo.models.trainer import GradientFamily
+from silo.tensor_files import load_tables, save_tables
 from tests.contracts.family_contract import (
     NUM_ITEMS,
     SILOS,
     FamilyContract,
+    make_catalogue,
     make_interactions,
+    make_plan,
     random_histories,
 )
 
@@ -72,14 +81,37 @@ def with_item_level_clipping(architecture: type[Architecture]) -> type[Architect
     return ItemLevel
 
 
+def most_of(model: type[Section], field: str) -> int:
+    """The largest number that plans may write into a field."""
+    return next(limit.le for limit in model.model_fields[field].metadata if hasattr(limit, "le"))
+
+
 class ArchitectureContract(FamilyContract):
-    """Inherit, say ``model`` and ``sections``, and the architecture is held to the contract."""
+    """Inherit, say ``model`` and ``sections``, and the architecture is held to the contract.
+
+    Attributes:
+        largest: fields of the model section at their limit, those that say how many tables there are and how
+            wide; what would only be slow is left small.
+    """
 
     max_lines: ClassVar[int] = 100
+    largest: ClassVar[dict[str, Any]] = {}
 
     @pytest.fixture
     def architecture(self, family: Family) -> Architecture:
         return self.architecture_of(family, self.untrained(family))
+
+    @pytest.fixture
+    def family_over(self) -> Callable[[int], Family]:
+        """The family over a list of so many items."""
+
+        def made(num_items: int) -> Family:
+            catalogue = make_catalogue(num_items)
+            model = self.model | {"features": min(num_items, self.model["features"])}
+            plan = make_plan(catalogue, model, **self.sections)
+            return get_family(plan)(plan, catalogue)
+
+        return made
 
     @staticmethod
     def architecture_of(family: Family, state: State) -> Architecture:
@@ -164,6 +196,12 @@ class ArchitectureContract(FamilyContract):
         session.set_weights(architecture.initial_weights())
         return session.clipped_sum(make_interactions([], family.catalogue), np.arange(0), 0)
 
+    @pytest.mark.parametrize("num_items", [2, 3, 4])
+    def test_the_self_test_passes_on_the_smallest_lists(
+        self, family_over: Callable[[int], Family], num_items: int
+    ) -> None:
+        family_over(num_items).self_test()
+
     # ── scores ───────────────────────────────────────────────────────────────────────────────────────────
 
     def test_the_shipped_tables_score_as_the_module_does(self, family: Family) -> None:
@@ -216,6 +254,33 @@ class ArchitectureContract(FamilyContract):
         for name in checkpoint.keys() & later.keys():
             assert later[name].tobytes() == state[name].tobytes()
             assert not np.array_equal(later[name], fresh[name])
+
+    def test_the_largest_plan_leaves_files_that_load(
+        self, plan: Plan, catalogue: Catalogue, tmp_path: Path
+    ) -> None:
+        document = plan.model_dump(mode="json", exclude_unset=True)
+        document["model"] |= self.largest
+        document["privacy"]["grid"] = 1 << 14  # more values round more
+        large = Plan.model_validate(document)
+        family = get_family(large)(large, catalogue)
+        state = self.untrained(family)
+        save_tables(tmp_path / "state", "state/v1", state, {})
+        kept, _ = load_tables(tmp_path / "state", "state/v1")
+        assert {name: kept[name].tobytes() for name in kept} == {
+            name: values.tobytes() for name, values in state.items()
+        }
+        checkpoint = family.checkpoint(state)
+        assert checkpoint is not None
+        save_checkpoint(tmp_path / "checkpoint", checkpoint, family=family.name)
+        start = load_checkpoint(tmp_path / "checkpoint")
+        later = type(family)(large, catalogue, start=start).initial_state()
+        assert all(np.array_equal(later[name], state[name]) for name in start.keys() & state.keys())
+        model = family.finish(state)
+        model.save(tmp_path / "model")
+        histories = make_interactions(random_histories(3)[:2], catalogue).histories()
+        np.testing.assert_array_equal(
+            load_model(tmp_path / "model").scores(histories), model.scores(histories)
+        )
 
     def test_the_local_loss_falls_with_training(self, family: Family) -> None:
         rows = make_interactions([*random_histories(0, num_users=60), []], family.catalogue)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -65,6 +66,10 @@ class AdaptedContract(ArchitectureContract):
         model = {"family": "language", "dimensions": DIMENSIONS, "hidden": 5}
         return language_plan(catalogue, model | {"encoder_adapter": self.adapter})
 
+    @pytest.fixture
+    def family_over(self, plan: Plan, encoder: TextEncoder) -> Callable[[int], Family]:
+        return lambda num_items: get_family(plan)(plan, adaptable(make_catalogue(num_items), encoder))
+
     def test_popular_items_stand_above_unpopular_ones(self, family: Family) -> None:
         """Nothing says so but the decoder, which four steps do not teach."""
 
@@ -124,7 +129,7 @@ class AdaptedContract(ArchitectureContract):
         for model in ({"seed": 9}, {"encoder_adapter": self.adapter | {"alpha": 3.0}}):
             document = family.plan.model.model_dump(exclude_unset=True) | model
             other = language_plan(family.catalogue, document)
-            with pytest.raises(CheckpointError, match="another catalogue or encoder"):
+            with pytest.raises(CheckpointError, match="another catalogue, encoder"):
                 get_family(other)(other, family.catalogue, start=checkpoint)
 
     # ── silent failures ──────────────────────────────────────────────────────────────────────────────────

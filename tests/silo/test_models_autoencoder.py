@@ -8,6 +8,7 @@ import scipy.sparse as sp
 import torch
 from torch.nn import functional
 
+from policies.plans.models import AutoencoderModel
 from policies.plans.price import RoundShape, popularity_shape, schedule
 from privacy.errors import UsageError
 from silo.data.catalogue import Catalogue, CatalogueItem
@@ -18,7 +19,7 @@ from silo.models.bottleneck import DECODER_SCALE
 from silo.models.features import public_basis
 from silo.models.recommender import Recommender
 from silo.models.session import hidden_apart
-from tests.contracts.architecture_contract import ArchitectureContract
+from tests.contracts.architecture_contract import ArchitectureContract, most_of
 from tests.contracts.family_contract import (
     NUM_ITEMS,
     SILOS,
@@ -47,6 +48,7 @@ PRIVACY = {"contribution_norm": None, "max_grad_norm": 0.5, "grid": 2048, "clipp
 
 class TestAutoencoder(ArchitectureContract):
     model: ClassVar = MODEL
+    largest: ClassVar = {"hidden": most_of(AutoencoderModel, "hidden")}
     sections: ClassVar = {"training": TRAINING, "privacy": PRIVACY}
 
     def test_the_sum_is_that_of_clipped_autograd_gradients_of_the_plain_formula(

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Callable
+from itertools import permutations
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import pytest
 from torch import Tensor, nn
 
 from policies.documents import PolicyFileError
+from policies.plans.models import LanguageArchitectureName, LanguageModel
 from policies.plans.plan import Plan
 from policies.plans.price import schedule
 from policies.validation import validate_values
@@ -21,7 +24,7 @@ from silo.models.language.network import LanguageNetwork
 from silo.models.sequence.network import set_weights
 from silo.models.sequence.trunk import NO_ITEM
 from silo.models.trainer import CheckpointError
-from tests.contracts.architecture_contract import ArchitectureContract
+from tests.contracts.architecture_contract import ArchitectureContract, most_of
 from tests.contracts.family_contract import (
     NUM_ITEMS,
     make_catalogue,
@@ -63,6 +66,10 @@ class LanguageContract(ArchitectureContract):
     def plan(self, catalogue: Catalogue) -> Plan:
         return language_plan(catalogue, self.model)
 
+    @pytest.fixture
+    def family_over(self, plan: Plan) -> Callable[[int], Family]:
+        return lambda num_items: get_family(plan)(plan, placed(make_catalogue(num_items)))
+
     def test_popular_items_stand_above_unpopular_ones(self, family: Family) -> None:
         """Nothing says so but the way back, which four steps do not teach."""
 
@@ -94,7 +101,7 @@ class LanguageContract(ArchitectureContract):
     def test_weights_of_another_space_are_refused(self, family: Family) -> None:
         checkpoint = family.checkpoint(self.trained(family))
         elsewhere = placed(make_catalogue(), space="ef" * 32)
-        with pytest.raises(CheckpointError, match="another catalogue or encoder"):
+        with pytest.raises(CheckpointError, match="another catalogue, encoder"):
             get_family(family.plan)(family.plan, elsewhere, start=checkpoint)
 
     def test_a_list_without_places_is_refused(self, plan: Plan) -> None:
@@ -108,9 +115,14 @@ NETWORK: dict[str, Any] = {"family": "language", "dimensions": DIMENSIONS, "hidd
 
 class TestBottleneck(LanguageContract):
     model: ClassVar = BOTTLENECK
+    largest: ClassVar = {"hidden": most_of(LanguageModel, "hidden")}
 
 
-class TestTransformer(LanguageContract):
+class NetworkContract(LanguageContract):
+    largest: ClassVar = {"layers": most_of(LanguageModel, "layers")}
+
+
+class TestTransformer(NetworkContract):
     model: ClassVar = NETWORK | {"architecture": "transformer", "layers": 2}
 
     def test_a_history_is_scored_by_its_order(self, family: Family) -> None:
@@ -122,7 +134,7 @@ class TestTransformer(LanguageContract):
         assert not np.allclose(one, other)
 
 
-class TestSampledNegatives(LanguageContract):
+class TestSampledNegatives(NetworkContract):
     model: ClassVar = NETWORK | {"architecture": "transformer", "negatives": {"count": 8, "above": 20}}
 
     @staticmethod
@@ -165,19 +177,19 @@ class TestSampledNegatives(LanguageContract):
             self.empty_sum(InBatch(family.plan, family.catalogue, None), family)
 
 
-class TestMasked(LanguageContract):
+class TestMasked(NetworkContract):
     model: ClassVar = NETWORK | {"architecture": "masked"}
 
 
-class TestGru(LanguageContract):
+class TestGru(NetworkContract):
     model: ClassVar = NETWORK | {"architecture": "gru"}
 
 
-class TestLstm(LanguageContract):
+class TestLstm(NetworkContract):
     model: ClassVar = NETWORK | {"architecture": "lstm"}
 
 
-class TestCnn(LanguageContract):
+class TestCnn(NetworkContract):
     model: ClassVar = NETWORK | {"architecture": "cnn"}
 
 
@@ -222,12 +234,16 @@ def test_a_plan_says_whether_its_model_reads_an_order(architecture: str | None) 
     assert plan.reads_order is (architecture in ("transformer", "gru"))
 
 
-def test_weights_of_one_architecture_are_no_start_of_another() -> None:
+@pytest.mark.parametrize(("of", "into"), list(permutations(get_args(LanguageArchitectureName), 2)))
+def test_weights_of_one_architecture_are_no_start_of_another(of: str, into: str) -> None:
     catalogue = placed(make_catalogue())
-    plans = [language_plan(catalogue, NETWORK | {"architecture": name}) for name in ("gru", "lstm")]
-    gru = Language(plans[0], catalogue)
-    with pytest.raises(CheckpointError, match="this plan needs"):
-        Language(plans[1], catalogue, start=gru.checkpoint(gru.initial_state()))
+    size = {"family": "language", "dimensions": DIMENSIONS, "hidden": 4}
+    plans = [language_plan(catalogue, size | {"architecture": name}) for name in (of, into)]
+    first = Language(plans[0], catalogue)
+    checkpoint = first.checkpoint(first.initial_state())
+    assert Language(plans[0], catalogue, start=checkpoint)
+    with pytest.raises(CheckpointError, match="architecture"):
+        Language(plans[1], catalogue, start=checkpoint)
 
 
 def test_a_space_has_fewer_dimensions_than_texts() -> None:

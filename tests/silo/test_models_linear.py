@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from policies.plans.models import LinearModel
 from policies.plans.price import RoundShape, schedule
 from privacy.errors import UsageError
 from silo.models.base import Family, get_family
 from silo.models.features import attribute_table
 from silo.models.linear import Linear
-from tests.contracts.architecture_contract import ArchitectureContract
+from tests.contracts.architecture_contract import ArchitectureContract, most_of
 from tests.contracts.family_contract import (
     NUM_ITEMS,
     make_catalogue,
@@ -32,6 +33,7 @@ PRIVACY = {"contribution_norm": None, "max_grad_norm": 0.5, "grid": 2048}
 
 class LinearContract(ArchitectureContract):
     model: ClassVar = {"family": "linear", "features": 4}
+    largest: ClassVar = {"features": most_of(LinearModel, "features")}
 
 
 class TestLinearSgd(LinearContract):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+from itertools import permutations
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,8 +20,10 @@ from silo.models.sequence.network import HIDDEN, FeatureNetwork
 from silo.models.sequence.recommender import KIND, SequenceRecommender
 from silo.models.sequence.trunk import NO_ITEM, TRUNKS, trunk_of
 from silo.models.session import hidden_apart
+from silo.models.shipped import load_model
+from silo.models.trainer import CheckpointError
 from silo.tensor_files import load_tables, save_tables
-from tests.contracts.architecture_contract import ArchitectureContract
+from tests.contracts.architecture_contract import ArchitectureContract, most_of
 from tests.contracts.family_contract import (
     NUM_ITEMS,
     make_catalogue,
@@ -50,6 +53,7 @@ PRIVACY = {"contribution_norm": None, "max_grad_norm": 0.5, "grid": 2048, "clipp
 
 class SequenceContract(ArchitectureContract):
     sections: ClassVar = {"training": TRAINING, "privacy": PRIVACY}
+    largest: ClassVar = {"layers": most_of(SequenceModel, "layers")}
 
     def test_the_trunk_is_short(self) -> None:
         trunk = trunk_of(self.model["architecture"])
@@ -178,21 +182,76 @@ def test_first_weights_follow_the_seed() -> None:
     assert first(1).tobytes() != first(2).tobytes()
 
 
-def test_a_file_that_names_another_network_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("of", "into"), list(permutations(TRUNKS, 2)))
+def test_weights_of_one_architecture_are_no_start_of_another(of: str, into: str) -> None:
+    """Not even where names and shapes are the same: ``transformer`` and ``masked`` ask in other ways."""
+    catalogue = make_catalogue()
+    plans = [
+        make_plan(catalogue, MODEL | {"architecture": name}, training=TRAINING, privacy=PRIVACY)
+        for name in (of, into)
+    ]
+    first, second = (Sequence(plan, catalogue) for plan in plans)
+    checkpoint = first.checkpoint(first.initial_state())
+    assert Sequence(plans[0], catalogue, start=checkpoint)
+    with pytest.raises(CheckpointError, match="architecture"):
+        type(second)(plans[1], catalogue, start=checkpoint)
+
+
+NOTHING = np.zeros(0, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("tables", "about"),
+    [
+        pytest.param({}, {"network": ("cnn", "lstm")}, id="another-network"),
+        pytest.param({}, {"network": "{}"}, id="no-network"),
+        pytest.param({}, {"network": 5}, id="a-number-for-a-network"),
+        pytest.param({}, {"network": "[" * 200_000}, id="a-network-nested-deeply"),
+        pytest.param({}, {"metadata": "["}, id="metadata-cut-short"),
+        pytest.param({}, {"metadata": 5}, id="a-number-for-metadata"),
+        pytest.param({}, {"metadata": "[1]"}, id="a-list-for-metadata"),
+        pytest.param({}, {"metadata": '{"a": 1}'}, id="metadata-not-text"),
+        pytest.param({}, {"metadata": "[" * 200_000}, id="metadata-nested-deeply"),
+        pytest.param({"popularity": np.array(1, np.float32)}, {}, id="a-scalar-for-popularity"),
+        pytest.param({"popularity": np.ones((2, 2), np.float32)}, {}, id="a-table-for-popularity"),
+        pytest.param({"bias": np.array(1, np.float32)}, {}, id="a-scalar-for-the-bias"),
+        pytest.param({"features": np.array(1, np.float32)}, {}, id="a-scalar-for-the-features"),
+        pytest.param({"network.enter.bias": np.array(1, np.float32)}, {}, id="a-scalar-for-a-weight"),
+        pytest.param(
+            {"popularity": NOTHING, "bias": NOTHING, "features": np.zeros((0, 6), np.float32)},
+            {},
+            id="no-items",
+        ),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_network_is_refused(
+    tmp_path: Path, tables: dict[str, Any], about: dict[str, Any]
+) -> None:
     catalogue = make_catalogue()
     plan = make_plan(catalogue, MODEL | {"architecture": "cnn"}, training=TRAINING, privacy=PRIVACY)
     family = get_family(plan)(plan, catalogue)
     path = tmp_path / "model.safetensors"
     family.finish(family.initial_state()).save(path)
+    sound, said = load_tables(path, KIND)
+    changes = {name: said[name].replace(*to) if isinstance(to, tuple) else to for name, to in about.items()}
+    save_tables(path, KIND, sound | tables, said | changes)
+    with pytest.raises(ModelFileError) as refusal:
+        load_model(path)
+    assert refusal.value.where == str(path)
+    assert refusal.value.remedy
+
+
+def test_a_missing_table_is_said_by_name(tmp_path: Path) -> None:
+    catalogue = make_catalogue()
+    plan = make_plan(catalogue, MODEL | {"architecture": "gru"}, training=TRAINING, privacy=PRIVACY)
+    family = get_family(plan)(plan, catalogue)
+    path = tmp_path / "model.safetensors"
+    family.finish(family.initial_state()).save(path)
     tables, about = load_tables(path, KIND)
-    for change in (
-        {"network": about["network"].replace("cnn", "lstm")},
-        {"network": "{}"},
-        {"metadata": "["},
-    ):
-        save_tables(path, KIND, tables, about | change)
-        with pytest.raises(ModelFileError):
-            SequenceRecommender.load(path)
+    del tables["bias"]
+    save_tables(path, KIND, tables, about)
+    with pytest.raises(ModelFileError, match="no table 'bias'"):
+        SequenceRecommender.load(path)
 
 
 def test_a_history_is_scored_by_its_order() -> None:

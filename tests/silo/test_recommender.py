@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from privacy.errors import DataError, UsageError
 from silo.models.base import FAMILIES, UnknownFamilyError, get_family
 from silo.models.recommender import FIRST_FORMAT, FORMAT, METADATA_KEY, ModelFileError, Recommender
+from silo.models.shipped import load_model
 from tests.contracts.family_contract import make_catalogue, make_plan
 
 ITEMS = 7
@@ -174,6 +175,9 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         pytest.param(header(items=ITEMS + 1), id="items-not-those-of-the-tables"),
         pytest.param(header(is_fallback="no"), id="flag-not-a-flag"),
         pytest.param(header(metadata={"a": 1}), id="metadata-not-text"),
+        pytest.param(header(items=0), id="no-items"),
+        pytest.param(header(format=[FORMAT]), id="a-list-for-a-format"),
+        pytest.param(header(metadata=5), id="a-number-for-metadata"),
         pytest.param([FORMAT], id="not-an-object"),
     ],
 )
@@ -194,6 +198,9 @@ def test_a_file_that_lies_about_itself_is_refused(tmp_path: Path, said: object) 
         pytest.param({"left": np.zeros((ITEMS, 3), np.float64)}, id="double-precision"),
         pytest.param({"left": np.zeros((ITEMS, 2), np.float32)}, id="left-narrower-than-right"),
         pytest.param({"left": np.zeros((ITEMS, ITEMS + 1), np.float32)}, id="wider-than-items"),
+        pytest.param({"popularity": np.array(1, np.float32)}, id="a-scalar-for-popularity"),
+        pytest.param({"left": np.array(1, np.float32)}, id="a-scalar-for-a-table"),
+        pytest.param({"hidden": np.array(1, np.float32)}, id="a-scalar-for-hidden-units"),
         pytest.param({"bias": np.zeros((ITEMS, 1), np.float32)}, id="a-column-for-a-vector"),
         pytest.param({"popularity": np.full(ITEMS, np.nan, np.float32)}, id="not-a-number"),
         pytest.param({"right": np.full((ITEMS, 3), np.inf, np.float32)}, id="infinite"),
@@ -205,6 +212,19 @@ def test_tables_that_do_not_fit_are_refused(tmp_path: Path, tables: dict[str, np
     rewrite(path, header(), **tables)
     with pytest.raises(ModelFileError):
         Recommender.load(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 200_000, "9" * 5_000])
+def test_a_file_that_says_nothing_readable_is_refused(tmp_path: Path, text: str) -> None:
+    save_file({"left": np.zeros(1, np.float32)}, tmp_path / "m", {METADATA_KEY: text})
+    for load in (load_model, Recommender.load):
+        with pytest.raises(ModelFileError, match="no description"):
+            load(tmp_path / "m")
+
+
+def test_a_directory_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError):
+        Recommender.load(tmp_path)
 
 
 def test_types_are_checked_before_tables_are_read(tmp_path: Path) -> None:

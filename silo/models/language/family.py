@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
+from policies.canonical import digest
 from policies.plans.models import LanguageModel
 from silo.language.space import PlacedCatalogue
 from silo.models.architecture import section_of
@@ -43,4 +44,9 @@ class Language(GradientFamily):
     @property
     @override
     def space_sha256(self) -> str:
-        return PlacedCatalogue.of(self.catalogue).space_sha256
+        """Of the space and, for networks, of the architecture, which shapes do not always tell."""
+        space = PlacedCatalogue.of(self.catalogue).space_sha256
+        network = section_of(self.plan, LanguageModel).network
+        if network is None:
+            return space
+        return digest({"space_sha256": space, "architecture": network.architecture})

@@ -10,7 +10,9 @@ from math import sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
+from typing_extensions import override
 
+from policies.canonical import digest
 from policies.plans.models import SequenceModel
 from silo.models.architecture import Vector, section_of
 from silo.models.features import public_basis
@@ -49,3 +51,10 @@ class Sequence(GradientFamily):
 
     name = "sequence"
     architecture = BasisSequenceArchitecture
+
+    @property
+    @override
+    def space_sha256(self) -> str:
+        """Of the catalogue and of the architecture: ``transformer`` and ``masked`` have the same shapes."""
+        architecture = section_of(self.plan, SequenceModel).architecture
+        return digest({"catalogue_sha256": self.catalogue.sha256, "architecture": architecture})

@@ -13,10 +13,9 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from policies.plans.models import NetworkSize
-from silo.models.recommender import Floats, ModelFileError, check_catalogue
+from silo.models.recommender import Floats, ModelFileError, check_catalogue, is_metadata
 from silo.models.sequence.network import HIDDEN, FeatureNetwork, set_weights
 from silo.models.sequence.trunk import NO_ITEM, newest_items
 from silo.tensor_files import Tables, TensorFileError, load_tables, save_tables
@@ -49,7 +48,9 @@ class SequenceRecommender:
     is_fallback: bool = False
 
     def __post_init__(self) -> None:
-        items = len(self.popularity)
+        items = self.popularity.size
+        if not items:
+            raise ModelFileError("a model of no items ranks nothing")
         expected: dict[str, tuple[int, ...]] = {
             "features": (items, self.size.features), "bias": (items,), "popularity": (items,),
         }  # fmt: skip
@@ -144,17 +145,30 @@ class SequenceRecommender:
         remedy = "fetch the model again from the job that wrote it"
         try:
             tables, about = load_tables(path, KIND)
-            size = NetworkSize.model_validate_json(about["network"])
+            size, metadata = _described(about)
             weights = {
                 name.removeprefix(_WEIGHTS): table
                 for name, table in tables.items()
                 if name.startswith(_WEIGHTS)
             }
             features, bias, popularity = (tables[name] for name in ("features", "bias", "popularity"))
-            return cls(size, weights, features, bias, popularity, json.loads(about["metadata"]))
+            return cls(size, weights, features, bias, popularity, metadata)
         except (TensorFileError, ModelFileError) as error:
             raise ModelFileError(error.message, where=str(path), remedy=remedy) from error
-        except (KeyError, ValidationError, ValueError) as error:
-            raise ModelFileError(
-                "the file does not say which network it holds", where=str(path), remedy=remedy
-            ) from error
+        except KeyError as error:
+            raise ModelFileError(f"the file has no table {error}", where=str(path), remedy=remedy) from error
+
+
+def _described(about: Mapping[str, Any]) -> tuple[NetworkSize, dict[str, str]]:
+    """The network that a file names, and what it says about itself besides.
+
+    Raises:
+        ModelFileError: it says neither, or something else.
+    """
+    try:
+        size, metadata = NetworkSize.model_validate_json(about["network"]), json.loads(about["metadata"])
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ModelFileError("the file does not say which network it holds") from error
+    if not is_metadata(metadata):
+        raise ModelFileError("what the file says about itself is not texts by name")
+    return size, metadata
