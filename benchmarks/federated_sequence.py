@@ -178,7 +178,8 @@ def show(result: dict[str, Any], page: Page) -> None:
         page.say("note: these figures are not all of one committed state; --again makes them so")
     for name, record in records.items():
         if not is_finished(record):
-            page.say(f"{name} is unfinished: {', '.join(record['models']) or 'nothing'} measured so far")
+            so_far = "; ".join(f"{model} {of[METRIC]:.4f}" for model, of in record["models"].items())
+            page.say(f"{name} is unfinished, {METRIC} so far: {so_far or 'none'}")
 
 
 def _met(check: Check) -> str:

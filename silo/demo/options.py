@@ -50,7 +50,7 @@ class HorizontalOptions:
         typer.Option(help="sequence: what reads a history in its order; default: transformer."),
     ] = None
     rounds: Annotated[
-        int | None, typer.Option(help="Trained: secure sums; default: autoencoder 60, sequence 40.")
+        int | None, typer.Option(help="Trained: secure sums; default: autoencoder 60, sequence 20.")
     ] = None
     noise_placement: Annotated[
         Placement | None, typer.Option(help="Trained: shared noise, or each silo's own.")

@@ -197,7 +197,7 @@ def test_a_silo_without_times_denies_a_network_that_reads_an_order(tmp_path: Pat
             state = await running.finish(job)
             assert state.outcome == "denied"
             reasons = json.loads((federation.directory("shop-b") / "jobs" / job / "denial.json").read_bytes())
-            assert [reason["code"] for reason in reasons] == ["no_times"]
+            assert [reason["code"] for reason in reasons] == ["times_missing"]
             assert running.sites["shop-b"].ledger.status("customers").committed == ()
 
     asyncio.run(play())

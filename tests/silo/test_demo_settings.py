@@ -22,7 +22,7 @@ USUAL = DemoSettings(
     family="autoencoder", seed=0, num_seeds=1, out=Path("run"),
 )  # fmt: skip
 
-SMALL = ("--features", "40", "--hidden", "16", "--places", "10")
+SMALL = ("--features", "40", "--hidden", "16", "--places", "10", "--learning-rate", "0.02")
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_what_cannot_be_is_refused_by_its_option(changes: dict[str, Any], option
         ),
         ({"colluding_silos": 2, "sample_rate": 0.5}, 2, ["--sample-rate", "0.5"]),
         ({"family": "item-graph"}, 1, []),
-        ({"family": "sequence"}, 1, [*SMALL, "--rounds", "40"]),
+        ({"family": "sequence"}, 1, [*SMALL, "--rounds", "20"]),
         (
             {"family": "sequence", "architecture": "gru", "rounds": 7},
             1,
