@@ -18,8 +18,8 @@ MAX_INTERACTIONS_PER_USER = 200
 GRADIENT_FAMILIES: Final = ("autoencoder", "sequence")
 SEQUENCE_OPTIONS: Final = {"--features": 40, "--hidden": 16, "--places": 10, "--learning-rate": 0.02}
 SEQUENCE_ROUNDS: Final = 20
-"""So that a laptop learns all rows of the table in minutes; what ``plan new`` takes is nine times the work. On
-the marketplace of seed 100 twenty such steps led as far as forty of half the size."""
+"""So that a laptop learns all rows of the table in minutes; what ``plan new`` takes is nine times the work.
+On the marketplace of seed 100 twenty such steps led as far as forty of half the size."""
 VERIFIED_ROUNDS: Final = 0.1
 MIN_CANARIES: Final = 16
 MAX_CANARIES: Final = 100_000
