@@ -15,6 +15,7 @@ DEFAULT_AGENT_TOML = """\
 log_level = "info"              # debug | info | warning | error
 # coordinator_host = "..."      # only where the coordinator is reached by another way than the charter says
 # coordinator_port = 8443
+# activation_cache_megabytes = 1024   # memory for item texts in jobs that train a text encoder's last layers
 """
 
 
@@ -25,6 +26,8 @@ class AgentConfig(BaseModel):
         log_level: least level written to ``logs/agent.log`` and standard error.
         coordinator_host: reach the coordinator here instead of at the charter's address (tunnels).
         coordinator_port: likewise.
+        activation_cache_megabytes: memory for what frozen layers of a text encoder made of items, in jobs
+            that train its last ones; what does not fit is computed again, with the same result.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,6 +35,7 @@ class AgentConfig(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     coordinator_host: str | None = None
     coordinator_port: int | None = Field(default=None, ge=1, le=65535)
+    activation_cache_megabytes: int = Field(default=1024, ge=1, le=1 << 20)
 
 
 def load_config(directory: Path) -> AgentConfig:

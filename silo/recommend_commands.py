@@ -30,6 +30,15 @@ def recommend(
         str | None,
         typer.Option(help="blend, federated, tuned or local:NAME; default: the blend where one is kept."),
     ] = None,
+    explain: Annotated[
+        int,
+        typer.Option(
+            help="Say in words why, for so many items of the list: written here by a small text model "
+            "(archipel silo encoder convert), from item texts and this person's history.",
+            min=0,
+            max=20,
+        ),
+    ] = 0,
     consent: Annotated[
         list[str] | None,
         typer.Option(help="File with a feature silo's token of this person; - is standard input."),
@@ -48,11 +57,11 @@ def recommend(
     from silo.recommending import describe, warnings
 
     if everybody:
-        if user is not None or out is None or consent or token:
+        if user is not None or out is None or consent or token or explain:
             raise UsageError(
-                "everybody's lists go into a file, and ask no partner",
+                "everybody's lists go into a file, ask no partner and are not explained",
                 where="--all",
-                remedy="write --all --out FILE.parquet, without --user, --consent and --token",
+                remedy="write --all --out FILE.parquet, without --user, --consent, --token and --explain",
             )
         _recommend_all(directory, job, k, model, out, json_file)
         return
@@ -60,7 +69,7 @@ def recommend(
         raise UsageError(
             "say for whom", where="--user, --all", remedy="--user ID, or --all --out FILE.parquet"
         )
-    found = _recommend_one(directory, job, user, k, model, consent or [], token or [])
+    found = _recommend_one(directory, job, user, k, model, explain, consent or [], token or [])
     for part in describe(found):
         say(part)
     for warning in warnings(found):
@@ -68,16 +77,44 @@ def recommend(
     emit_json(found, json_file)
 
 
+def _explained(
+    directory: Path, job: str | None, user: str, k: int, model: str | None, explain: int
+) -> dict[str, Any]:
+    from silo.recommending import recommend_alone
+
+    if not explain:
+        return recommend_alone(directory, job, user, k, model)
+    with progress("reading the text model") as advance:
+
+        def notice(done: int, items: int) -> None:
+            advance.total(items)
+            advance(description=f"explaining: {done} of {items} items")
+
+        return recommend_alone(directory, job, user, k, model, explained=explain, notice=notice)
+
+
 def _recommend_one(
-    directory: Path, job: str | None, user: str, k: int, model: str | None, files: list[str], words: list[str]
+    directory: Path,
+    job: str | None,
+    user: str,
+    k: int,
+    model: str | None,
+    explain: int,
+    files: list[str],
+    words: list[str],
 ) -> dict[str, Any]:
     """One person's list, with what partners say where the job is vertical."""
     import asyncio
 
-    from silo.recommending import recommend_alone
     from silo.vertical.serving.desk import find_vertical_job, serve
 
     vertical = None if model is not None else find_vertical_job(directory, job)
+    if vertical is not None and explain:
+        raise UsageError(
+            "lists of a vertical job are not explained: features of others are in them",
+            where="--explain",
+            remedy="leave it out, or name a horizontal job with --job",
+        )
     if vertical is not None:
         served = asyncio.run(serve(directory, vertical, user, k, files=files, words=words))
         return served.to_json(user)
@@ -87,7 +124,7 @@ def _recommend_one(
             where="--consent, --token",
             remedy="leave them out, or name the job with --job and no --model",
         )
-    return recommend_alone(directory, job, user, k, model)
+    return _explained(directory, job, user, k, model, explain)
 
 
 def _recommend_all(

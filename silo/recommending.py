@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,25 @@ _PARTNERS = {
 
 
 def recommend_alone(
-    directory: Path, job: str | None, user: str, k: int, model: str | None = None
+    directory: Path,
+    job: str | None,
+    user: str,
+    k: int,
+    model: str | None = None,
+    *,
+    explained: int = 0,
+    notice: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """The list of a model that asks no partner, as JSON values; arguments as the command's."""
+    """The list of a model that asks no partner, as JSON values; arguments as the command's.
+
+    ``notice`` is told (items done, items in all) while the first ``explained`` items are explained.
+    """
     served = served_model(directory, job, model)
     rows = known_rows(directory, served.source.plan, served.source.dataset)
     ranked = recommend(
         served.model, served.catalogue, rows.seen, user, k, reserve=served.name == BLEND, liked=rows.liked
     )
-    found = {
+    found: dict[str, Any] = {
         "model": served.name,
         "job": served.jobs[0] if served.name == ONLY_FEDERATED else None,
         "jobs": list(served.jobs),
@@ -45,6 +55,10 @@ def recommend_alone(
         "new_item": ranked.new_item,
         "items": [asdict(row) for row in ranked.rows],
     }
+    if explained:
+        from silo.explaining import explain
+
+        explain(directory, served.catalogue, rows.liked.of(user), found["items"][:explained], notice)
     remarks = {"note": served.note, "uncompared_job": served.uncompared_job}
     return found | {name: said for name, said in remarks.items() if said is not None}
 
@@ -69,6 +83,11 @@ def describe(found: dict[str, Any]) -> Iterator[object]:
     for row in found["items"]:
         table.add_row(str(row["rank"]), row["item_id"], row["title"], f"{row['score']:.4g}")
     yield table
+    if any("explanation" in row for row in found["items"]):
+        yield "Written on this machine by a small text model; it ranked nothing, and may be wrong:"
+    for row in found["items"]:
+        if "explanation" in row:
+            yield f"  {row['rank']}. {row['explanation']} (has {', '.join(row['because'])})"
     if found.get("new_item") is not None:
         yield f"{found['new_item']} is new here: the last place is kept for such items, by their attributes"
 

@@ -220,6 +220,14 @@ def _dataset_reasons(
             "a public list of this silo's own items",
             "name one in the dataset (archipel data catalogue), or propose a plan with a shared catalogue",
         )
+    if plan.reads_order and dataset.columns.timestamp is None:
+        yield Reason(
+            "times_missing",
+            "model.architecture",
+            f"{name} has no column of times",
+            "columns.timestamp, since the model reads histories in their order",
+            "name the column in the dataset, or propose a model that reads no order",
+        )
     budget = policy.budgets[dataset.population]
     yield from _unit_reasons(plan, policy, dataset)
     if plan.privacy.target_delta > budget.delta:

@@ -10,6 +10,7 @@ import typer
 from policies.console import HERE, Debug, Dir, Json, command, emit_json, say
 from policies.option_groups import SectionedCommand, grouped
 from policies.plans.options import (
+    AdapterOptions,
     DataOptions,
     FamilyName,
     ModelOptions,
@@ -69,6 +70,7 @@ def new(
     roster: RosterOptions,
     sums: SumOptions,
     model: ModelOptions,
+    adapter: AdapterOptions,
     training: TrainingOptions,
     roles: RoleOptions,
     alignment: AlignmentOptions,
@@ -91,7 +93,8 @@ def new(
     if target.exists() and not force:
         raise PlanExistsError("it exists already", where=str(target), remedy="name another --out, or --force")
     vertical = (roles, alignment, moments, encoder)
-    asked = Asked(partition, family, (promise, data), (roster, sums, model, training), vertical)
+    horizontal = (roster, sums, model, adapter, training)
+    asked = Asked(partition, family, (promise, data), horizontal, vertical)
     asked.check()
     plan = draft_plan(asked, read_catalogue(catalogue, directory))
     write_atomically(target, render_plan(plan).encode("utf-8"))

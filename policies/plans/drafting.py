@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from policies.plans.adapters import AdapterDraft
 from policies.plans.models import STATISTICS, FamilyName, LanguageArchitectureName
 from policies.plans.plan import Plan
 from policies.plans.price import (
@@ -36,7 +37,7 @@ DEFAULT_ORDERS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draft:
+class Draft(AdapterDraft):
     """What people decide about a plan; :func:`complete_plan` computes the rest.
 
     What is None here is left out of the plan, or comes from the family's recipe
@@ -190,6 +191,8 @@ def _training_multiplier(plan: Plan) -> float:
 
 def _document(draft: Draft) -> dict[str, Any]:
     """Return the plan as the mapping a file holds, with noise and grid still open."""
+    if draft.adapter is not None and draft.architecture is None:
+        draft = replace(draft, architecture="bottleneck")
     recipe = recipe_of(draft.family, draft.architecture)
     metrics: Any = "none"
     if draft.metrics_epsilon is not None:
@@ -241,6 +244,7 @@ def _model(draft: Draft, recipe: Recipe | None) -> dict[str, Any]:
         hidden=draft.hidden,
         input_dropout=draft.input_dropout,
         seed=draft.seed,
+        encoder_adapter=draft.adapter_section(),
         bias=None if draft.bias_epsilon is None else _bias(draft.bias_epsilon),
         start_from=draft.start_from,
     )

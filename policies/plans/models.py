@@ -92,6 +92,37 @@ class AutoencoderModel(Section):
     start_from: Sha256 | None = None
 
 
+class EncoderAdapter(Section):
+    """Small matrices beside the frozen queries and values of a text encoder's last layers, trained as well.
+
+    Attributes:
+        kind: ``ffa_lora`` trains B of ``W + (alpha / rank) B A``, with A frozen; ``fed_sb`` a core of rank ×
+            rank between frozen A and B: fewer values, less noise in all.
+        rank: of what is added.
+        layers: last ones of the encoder.
+        outputs: ``ffa_lora``: values that queries and values of one layer have together; a fact of the
+            encoder, which every silo checks.
+        alpha: LoRA's.
+        places: newest items of a history that a step reads with the adapted encoder.
+        tokens: most of a text that it reads.
+    """
+
+    kind: Literal["ffa_lora", "fed_sb"]
+    rank: Annotated[Whole, Field(ge=1, le=64)] = 4
+    layers: Annotated[Whole, Field(ge=1, le=16)] = 1
+    outputs: Annotated[Whole, Field(ge=2, le=65_536)] | None = None
+    alpha: Annotated[Real, Field(gt=0, le=1_000)] = 2.0
+    places: Annotated[Whole, Field(ge=1, le=64)] = 10
+    tokens: Annotated[Whole, Field(ge=4, le=128)] = 32
+
+    @property
+    def num_weights(self) -> int:
+        """Trained values of all adapters."""
+        if self.kind == "fed_sb":
+            return 2 * self.layers * self.rank**2
+        return self.layers * self.rank * (self.outputs or 0)
+
+
 class NetworkSize(Section):
     """A network over ordered histories, between public vectors of items.
 
@@ -155,7 +186,8 @@ class LanguageModel(Section):
         input_dropout: ``bottleneck`` and ``masked``: share of a history that a step hides from the network
             and asks it for.
         negatives: all but ``bottleneck``: what competes where a list is long; left out: the whole list.
-        seed: public; of first parameters and negatives only, never of noise.
+        seed: public; of first parameters, negatives and an adapter's frozen matrices only, never of noise.
+        encoder_adapter: ``bottleneck``: what is trained of the encoder, if anything.
         start_from: SHA-256 of a ``checkpoint.safetensors`` that every silo has; left out: from the seed.
     """
 
@@ -168,7 +200,13 @@ class LanguageModel(Section):
     input_dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.0
     negatives: SampledNegatives | None = None
     seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 0
+    encoder_adapter: Literal["none"] | EncoderAdapter = "none"
     start_from: Sha256 | None = None
+
+    @property
+    def adapter(self) -> EncoderAdapter | None:
+        """What is trained of the encoder, if anything."""
+        return None if self.encoder_adapter == "none" else self.encoder_adapter
 
     @property
     def network(self) -> NetworkSize | None:
@@ -187,7 +225,10 @@ class LanguageModel(Section):
     def num_weights(self) -> int:
         """Trained values."""
         network = self.network
-        return 2 * self.dimensions * self.hidden + self.hidden if network is None else network.num_weights
+        if network is not None:
+            return network.num_weights
+        adapters = 0 if self.adapter is None else self.adapter.num_weights
+        return adapters + 2 * self.dimensions * self.hidden + self.hidden
 
 
 class SequenceModel(Section):

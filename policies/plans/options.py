@@ -199,6 +199,36 @@ class ModelOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdapterOptions:
+    """Horizontal, family language: what is trained of the text encoder."""
+
+    adapter: Annotated[
+        Literal["ffa_lora", "fed_sb"] | None,
+        typer.Option(
+            help="ffa_lora: one matrix beside each map of the last layers; fed_sb: a small core, for low "
+            "epsilon; both with --architecture bottleneck. Default: the encoder stays as it is."
+        ),
+    ] = None
+    adapter_rank: Annotated[int | None, typer.Option(help="Of it; default: 4.")] = None
+    adapter_layers: Annotated[
+        int | None, typer.Option(help="Last layers of the encoder that have one; default: 1.")
+    ] = None
+    adapter_outputs: Annotated[
+        int | None,
+        typer.Option(help="ffa_lora: adapter_outputs of archipel silo encoder show; default: 768."),
+    ] = None
+    adapter_alpha: Annotated[
+        float | None, typer.Option(help="Times alpha / rank it is added; default: 2.")
+    ] = None
+    adapter_places: Annotated[
+        int | None, typer.Option(help="Newest items of a history that it reads in a step; default: 10.")
+    ] = None
+    adapter_tokens: Annotated[
+        int | None, typer.Option(help="Most tokens of a text that it reads; default: 32.")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
     """Horizontal: how linear, autoencoder, language and sequence are trained."""
 
@@ -252,4 +282,4 @@ class TrainingOptions:
     ] = None
 
 
-HORIZONTAL: Final = (RosterOptions, SumOptions, ModelOptions, TrainingOptions)
+HORIZONTAL: Final = (RosterOptions, SumOptions, ModelOptions, AdapterOptions, TrainingOptions)

@@ -58,8 +58,7 @@ LANGUAGE_NETWORK: Final = "language network"
 """Family ``language`` with an architecture that reads histories in their order."""
 
 DEFAULT_LANGUAGE_ARCHITECTURE: Final = "transformer"
-"""Chosen on synthetic people (``benchmarks/language_marketplace.py``, of another seed than the published):
-at epsilon 8 it ranks better than a bottleneck without any noise."""
+"""Chosen on synthetic people (``benchmarks/language_marketplace.py``, of other seeds than the published)."""
 
 RECIPES: Final[Mapping[str, Recipe]] = {
     "linear": Recipe(features=1, rounds=5, learning_rate=0.05, local_learning_rate=1.0),

@@ -57,6 +57,11 @@ def _network_problems(plan: Plan) -> Iterator[str]:
                 "can compete; leave it out"
             )
         return
+    if model.family == "language" and model.adapter is not None:
+        yield (
+            f"model.encoder_adapter: {model.architecture} reads places of the frozen encoder; leave it out, "
+            "or write architecture: bottleneck"
+        )
     negatives = model.negatives if model.family == "language" else None
     if negatives is not None and negatives.count >= negatives.above:
         yield (
@@ -91,6 +96,13 @@ def catalogue_problems(plan: Plan) -> Iterator[str]:
         yield (
             f"model.dimensions: {plan.catalogue.items} reference texts span at most "
             f"{plan.catalogue.items - 1} around their mean; write fewer dimensions, or list more texts"
+        )
+    if model.adapter is not None and (model.adapter.kind == "ffa_lora") != (
+        model.adapter.outputs is not None
+    ):
+        yield (
+            "model.encoder_adapter.outputs: ffa_lora trains rank times as many values a layer, fed_sb trains "
+            "none of them; write adapter_outputs of archipel silo encoder show with ffa_lora only"
         )
 
 

@@ -111,8 +111,19 @@ def describe(plan: Plan, summary: Mapping[str, Any]) -> list[str]:
         f"than {counted(privacy.colluding_silos, 'silo')} may help the coordinator",
         f"secure sums: {sums_in_words(plan)}" + (f"; up to {burned} may fail" if burned else ""),
         _grid_in_words(plan, summary),
+        *_adapter_in_words(plan),
         f"{summary['values']:,} values, at most {byte_size(summary['upload_bytes'])} up and "
         f"{byte_size(summary['download_bytes'])} down for each silo",
+    ]
+
+
+def _adapter_in_words(plan: Plan) -> list[str]:
+    adapter = plan.model.adapter if plan.model.family == "language" else None
+    if adapter is None:
+        return []
+    return [
+        f"of the text encoder: {adapter.num_weights:,} values on its last {counted(adapter.layers, 'layer')} "
+        f"({adapter.kind}, rank {adapter.rank}); it reads {counted(adapter.places, 'item')} of a person"
     ]
 
 

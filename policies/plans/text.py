@@ -37,6 +37,7 @@ _COMMENTS: Final[Mapping[str, str]] = {
     "model.input_dropout": "share of a history that a step hides and asks for",
     "model.negatives": "items that compete in a step where a list is longer than above (20,000)",
     "model.seed": "of the first weights; never of noise",
+    "model.encoder_adapter": "what is trained of the encoder's last layers",
     "model.bias": "popularity, counted with noise before the training",
     "model.start_from": "checkpoint that every silo has",
     "training": "the public schedule",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 FEWEST_PEOPLE = 16
 MOST_PEOPLE = 1024
 LONG_ENOUGH_SECONDS = 0.2
+SLOW_SECONDS = 1.0
 MOST_FRAMES = 4
 
 _SEED = 0
@@ -103,8 +104,10 @@ def probe(plan: Plan, catalogue: Catalogue) -> Probe:
 def items_to_probe(directory: Path, plan: Plan) -> Catalogue:
     """Return the plan's items; where each silo ranks its own, the reference's at made-up places.
 
+    A plan that trains a part of the text encoder is tried with it, on the reference's real texts.
+
     Raises:
-        DataError: the plan's list is not in ``catalogues/``.
+        DataError: the plan's list is not in ``catalogues/``, or the encoder that it trains is not here.
     """
     from silo.data.catalogue import Catalogue
     from silo.language.space import PlacedCatalogue
@@ -114,7 +117,12 @@ def items_to_probe(directory: Path, plan: Plan) -> Catalogue:
     if not isinstance(plan.model, LanguageModel):
         return plan_catalogue(directory, plan)
     sha256, width = plan.catalogue.sha256, plan.model.dimensions
-    items = Catalogue.load(directory / "catalogues" / f"{sha256}.jsonl", sha256).items
+    reference = Catalogue.load(directory / "catalogues" / f"{sha256}.jsonl", sha256)
+    if plan.model.adapter is not None:
+        from silo.language.places import place_items
+
+        return place_items(directory, plan, reference)
+    items = reference.items
     places = public_uniform(_SEED, len(items) * width).reshape(-1, width)
     return PlacedCatalogue(items, places, sha256)
 
@@ -147,7 +155,10 @@ def _of_everybody(plan: Plan) -> Plan:
 def _of_more(people: int, seconds_of: Callable[[int], float]) -> float:
     """Return the seconds for so many people, along the line through two numbers that can be waited for."""
     few, many = FEWEST_PEOPLE, 4 * FEWEST_PEOPLE
-    of_few, of_many = seconds_of(few), seconds_of(many)
+    of_few = seconds_of(few)
+    if of_few >= SLOW_SECONDS:
+        return of_few * people / few  # what does not grow with people is a small part of so slow a step
+    of_many = seconds_of(many)
     while of_many < LONG_ENOUGH_SECONDS and many < MOST_PEOPLE:
         few, many = many, 4 * many
         of_few, of_many = of_many, seconds_of(many)

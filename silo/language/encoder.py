@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,11 @@ from silo.language.files import (
     Shapes,
     TextEncoderError,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from silo.language.adapters.stack import UpperLayers
 
 MAX_TOKENS: Final = 128
 MAX_CHARACTERS: Final = 4_000
@@ -62,9 +67,19 @@ class TextEncoder:
         require_extra("language", "transformers", "tokenizers")
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         self.sha256 = files.sha256
-        self._network, self._vocabulary = _network(files)
+        self._network, self._vocabulary = load_network(files)
         self.width: int = self._network.config.hidden_size
-        self._tokenizer = _tokenizer(files, self._network.config)
+        self._tokenizer = load_tokenizer(files, self._network.config)
+
+    def upper_layers(self, num_layers: int) -> UpperLayers:
+        """Copies of the network's last layers, to be adapted.
+
+        Raises:
+            TextEncoderError: fewer layers, or a type of network that cannot be adapted.
+        """
+        from silo.language.adapters.stack import upper_layers
+
+        return upper_layers(self._network, num_layers)
 
     def encode(self, texts: Sequence[str], notice: Notice | None = None) -> Vectors:
         """Vectors of texts, each of length one; zeros for a text in which nothing is written.
@@ -87,17 +102,58 @@ class TextEncoder:
                 notice(start + len(batch), len(order))
         return found
 
+    def tokens(self, texts: Sequence[str], max_tokens: int = MAX_TOKENS) -> tuple[Tensor, Tensor]:
+        """Cut texts into tokens.
+
+        Args:
+            texts: at least one.
+            max_tokens: most tokens of a text; what the network has room for if that is less.
+
+        Returns:
+            texts × tokens of the longest: numbers of tokens, and whether there is one (bool; from the left).
+            A text in which nothing is written has none.
+        """
+        import torch
+
+        tokenizer = self._tokenizer
+        if max_tokens < tokenizer.truncation["max_length"]:
+            tokenizer = type(tokenizer).from_str(tokenizer.to_str())
+            tokenizer.enable_truncation(max_tokens)
+        cut = tokenizer.encode_batch(list(texts))
+        tokens = torch.tensor([each.ids for each in cut])
+        is_token = torch.tensor([each.attention_mask for each in cut]).bool()
+        if int(tokens.max()) >= self._vocabulary:
+            raise TextEncoderError("the tokenizer knows tokens that the network does not", where=TOKENIZER)
+        return tokens, is_token & torch.tensor([bool(text.strip()) for text in texts])[:, None]
+
+    def below(self, tokens: Tensor, is_token: Tensor, num_layers: int) -> Tensor:
+        """What comes into the first of the network's last layers.
+
+        Args:
+            tokens: as :meth:`tokens` cuts them.
+            is_token: likewise.
+            num_layers: how many last layers; at most as many as there are.
+
+        Returns:
+            texts × tokens × ``width`` float32; zeros where there is no token.
+        """
+        import torch
+
+        with torch.no_grad():
+            run = self._network(
+                input_ids=tokens, attention_mask=is_token.long(), output_hidden_states=True, use_cache=False
+            )
+        # One more than there are layers: what came into each, and what came out of the last one.
+        below: Tensor = run.hidden_states[-1 - num_layers]
+        return below.masked_fill(~is_token[..., None], 0.0)  # a text without tokens may come out as no number
+
     def _encode(self, texts: list[str]) -> Vectors:
         import torch
         from torch.nn.functional import normalize
 
-        cut = self._tokenizer.encode_batch(texts)
-        tokens = torch.tensor([each.ids for each in cut])
-        is_token = torch.tensor([each.attention_mask for each in cut])
-        if int(tokens.max()) >= self._vocabulary:
-            raise TextEncoderError("the tokenizer knows tokens that the network does not", where=TOKENIZER)
+        tokens, is_token = self.tokens(texts)
         with torch.inference_mode():
-            layer = self._network(input_ids=tokens, attention_mask=is_token).last_hidden_state
+            layer = self._network(input_ids=tokens, attention_mask=is_token.long()).last_hidden_state
             weights = is_token[..., None].to(layer.dtype)
             mean = (layer * weights).sum(1) / weights.sum(1).clamp(min=1)
             vectors: Vectors = normalize(mean, dim=1).numpy()
@@ -106,7 +162,15 @@ class TextEncoder:
         return vectors
 
 
-def _network(files: EncoderFiles) -> tuple[Any, int]:
+def load_network(files: EncoderFiles) -> tuple[Any, int]:
+    """Build the network and read its weights.
+
+    Returns:
+        The network, to be used and not trained, and how many tokens it knows.
+
+    Raises:
+        TextEncoderError: sizes that fit no network, or weights of another one.
+    """
     try:
         network = _build(files)
     except TextEncoderError:
@@ -168,7 +232,12 @@ def _not_alike(files: EncoderFiles, reason: str) -> TextEncoderError:
     return TextEncoderError(reason, where=str(files.directory / WEIGHTS), remedy=remedy)
 
 
-def _tokenizer(files: EncoderFiles, config: Any) -> Any:
+def load_tokenizer(files: EncoderFiles, config: Any, max_tokens: int = MAX_TOKENS) -> Any:
+    """Read the tokenizer; it cuts texts at ``max_tokens``, or at what the network has room for.
+
+    Raises:
+        TextEncoderError: no tokenizer, or a network without room for a token.
+    """
     from tokenizers import Tokenizer
 
     try:
@@ -184,6 +253,6 @@ def _tokenizer(files: EncoderFiles, config: Any) -> Any:
             f"pad_token_id {padding} and max_position_embeddings {positions} leave no place for a token",
             where=str(files.directory / CONFIG),
         )
-    tokenizer.enable_truncation(min(MAX_TOKENS, room))
+    tokenizer.enable_truncation(min(max_tokens, room))
     tokenizer.enable_padding(pad_id=padding, length=None)
     return tokenizer

@@ -13,6 +13,7 @@ import numpy as np
 from policies.plans.models import LanguageModel
 from policies.plans.plan import PerSiloCatalogue, Plan
 from privacy.errors import UsageError
+from silo.config import load_config
 from silo.data.catalogue import Catalogue, CatalogueItem
 from silo.language.space import PlacedCatalogue, Space
 from silo.language.store import find_encoder
@@ -59,8 +60,15 @@ def place_items(directory: Path, plan: Plan, own: Catalogue, notice: Notice | No
     load = _once(directory, terms.encoder_sha256)
     space = Space.fit(vectors_of(directory, terms.encoder_sha256, reference, load, notice), model.dimensions)
     vectors = vectors_of(directory, terms.encoder_sha256, own, load, notice)
+    texts = None
+    if model.adapter is not None:
+        from silo.language.adapters.texts import AdaptableTexts
+
+        most_bytes = load_config(directory).activation_cache_megabytes << 20
+        texts = AdaptableTexts(load(), space, tuple(item_text(item) for item in own.items), most_bytes)
     made_of = f"{FORMAT}\0{terms.encoder_sha256}\0{terms.sha256}\0{model.dimensions}"
-    return PlacedCatalogue(own.items, space.place(vectors), hashlib.sha256(made_of.encode()).hexdigest())
+    made_of_sha256 = hashlib.sha256(made_of.encode()).hexdigest()
+    return PlacedCatalogue(own.items, space.place(vectors), made_of_sha256, texts)
 
 
 def vectors_of(

@@ -9,7 +9,7 @@ triangular factors, a symmetric root), so copies agree to about the precision of
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from privacy.errors import UsageError
 from silo.data.catalogue import Catalogue
 from silo.models.features import orthonormal, public_uniform
+
+if TYPE_CHECKING:
+    from silo.language.adapters.texts import AdaptableTexts
 
 LEAST_SHARE: Final = 1e-3
 """Directions with less than this share of the largest variance are not stretched any further."""
@@ -39,10 +42,12 @@ class PlacedCatalogue(Catalogue):
     Attributes:
         places: items × dimensions float64; zeros for an item without a text.
         space_sha256: of what the space was made from; vectors of other spaces mean something else.
+        texts: the items' texts with their encoder, where a plan trains a part of it.
     """
 
     places: Matrix
     space_sha256: str
+    texts: AdaptableTexts | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -208,8 +208,13 @@ FAMILIES: Mapping[str, tuple[str, str]] = {
     "linear": ("silo.models.linear", "Linear"),
     "autoencoder": ("silo.models.autoencoder", "Autoencoder"),
     "language": ("silo.models.language.family", "Language"),
+    "language/adapted": ("silo.models.adapted.family", "AdaptedLanguage"),
     "sequence": ("silo.models.sequence.family", "Sequence"),
 }
+
+
+ADAPTED = "language/adapted"
+"""``language`` with a trained part of the encoder; plans name it by their field ``encoder_adapter``."""
 
 
 def get_family(plan: Plan) -> type[Family]:
@@ -218,7 +223,9 @@ def get_family(plan: Plan) -> type[Family]:
     Raises:
         UnknownFamilyError: this version has no such family.
     """
-    family = plan.model.family
+    family: str = plan.model.family
+    if plan.model.family == "language" and plan.model.adapter is not None:
+        family = ADAPTED
     if family not in FAMILIES:
         raise UnknownFamilyError(
             f"there is no model family {family!r}",

@@ -79,11 +79,19 @@ class BottleneckArchitecture(Architecture):
 
     @override
     def loss_per_user(self, model: nn.Module, *batch: Tensor) -> Tensor:
-        history, target, bias_of_target, has_target = batch
-        decoded: Tensor = model(history)
+        history, *asked = batch
+        return self.loss_of(model(history), *asked)
+
+    def loss_of(self, decoded: Tensor, target: Tensor, bias_of_target: Tensor, has_target: Tensor) -> Tensor:
+        """Loss of each user alone, from what the network makes of their histories; the rest of a batch."""
         scores = torch.addmm(self._bias, decoded, self._decode)
         # As the target's features, not its items: nothing dense is kept for every user and item.
-        return has_target * torch.logsumexp(scores, dim=1) - (target * decoded).sum(dim=1) - bias_of_target
+        of_all: Tensor = torch.logsumexp(scores, dim=1)
+        return has_target * of_all - (target * decoded).sum(dim=1) - bias_of_target
+
+    def read_features(self, weights: Weights) -> Matrix:  # noqa: ARG002 - for those who train them
+        """Items × width, what each item of a history is read as."""
+        return self.features
 
     @override
     def recommender(self, weights: Weights) -> Recommender:
@@ -91,7 +99,7 @@ class BottleneckArchitecture(Architecture):
         unknown = np.tanh(weights["encoder.bias"]) @ right.T
         popularity = np.exp(unknown - unknown.max()) if self.popularity is None else self.popularity
         return Recommender(
-            left=(self.features @ weights["encoder.weight"].T).astype(np.float32),
+            left=(self.read_features(weights) @ weights["encoder.weight"].T).astype(np.float32),
             right=right.astype(np.float32),
             bias=self.bias.astype(np.float32),
             popularity=popularity.astype(np.float32),

@@ -86,18 +86,22 @@ class TrainingSession:
 
     def mean_loss(self, interactions: Interactions) -> float | None:
         """Mean loss of the users with a history, without dropout; None if there are none."""
-        histories = interactions.histories()
+        histories = interactions.histories()  # beside the batches that are kept for training
         num_users = int(np.count_nonzero(np.diff(histories.indptr)))
         if not num_users:
             return None
         self.architecture.draw(None)
-        total, at_once = 0.0, self._users_at_once()
-        with torch.no_grad():
-            for start in range(0, interactions.num_users, at_once):
-                part = histories[start : start + at_once]  # beside the batches that are kept for training
-                batch = self.architecture.batch(part, part)
-                total += float(self.architecture.loss_per_user(self._module, *batch).sum())
+        at_once = self._users_at_once()
+        starts = range(0, interactions.num_users, at_once)
+        total = sum(float(self.losses(histories[start : start + at_once]).sum()) for start in starts)
         return total / num_users
+
+    def losses(self, histories: sp.csr_matrix) -> NDArray[np.float64]:
+        """Loss of each of a few users, without dropout: (users,)."""
+        with torch.no_grad():
+            batch = self.architecture.batch(histories, histories)
+            found: NDArray[np.float64] = self.architecture.loss_per_user(self._module, *batch).numpy()
+        return found
 
     def self_test(self) -> None:
         """Hold the module's gradients of made-up users against autograd's, once.

@@ -29,7 +29,7 @@ def test_every_way_is_measured_and_charged(
     assert len(seed["post_processing"]) == 4
     for record in seed["local_private"]:
         assert record["counted_after"] > record["counted_before"] > 8.0
-    assert "epsilon charged" in capsys.readouterr().out
+    assert "chosen in private" in capsys.readouterr().out
 
 
 def test_a_dearer_choice_is_a_better_one_and_none_is_free() -> None:

@@ -87,6 +87,7 @@ def make_policy(
             "datasets": {
                 "purchases": {
                     "source": {"parquet": "data/*.parquet"},
+                    "columns": {"user_id": "user_id", "item_id": "item_id", "timestamp": "at"},
                     "max_interactions_per_user": 100,
                     "population": population,
                     "max_silos_per_user": max_silos_per_user,

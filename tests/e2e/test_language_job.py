@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 pytest.importorskip("transformers", reason="needs the extra language")
 
@@ -41,7 +42,7 @@ def own_items(name: str) -> Catalogue:
 
 
 def make_language_federation(
-    root: Path, *, architecture: str = "bottleneck", is_timed: bool = True
+    root: Path, *, architecture: str = "bottleneck", is_timed: bool = True, **draft: object
 ) -> SmallFederation:
     encoder = make_tiny_encoder(root / "encoder")
     made = make_small_federation(
@@ -57,6 +58,7 @@ def make_language_federation(
         metrics_epsilon=0.5,
         architecture=architecture,
         is_timed=is_timed,
+        **draft,
     )
     for name in made.names:
         add_encoder(made.directory(name), encoder)
@@ -138,6 +140,54 @@ def test_a_silo_without_the_encoder_says_so_before_anything_is_paid(tmp_path: Pa
     asyncio.run(play())
 
 
+@pytest.mark.parametrize("kind", ["ffa_lora", "fed_sb"])
+def test_the_last_layer_of_the_encoder_is_trained_with_the_rest(tmp_path: Path, kind: str) -> None:
+    """One sum: adapters are equal everywhere, have moved, and lists are made with them."""
+    federation = make_language_federation(
+        tmp_path,
+        adapter=kind,
+        adapter_rank=2,
+        adapter_places=4,
+        **({"adapter_outputs": 32} if kind == "ffa_lora" else {}),
+    )
+
+    async def play() -> str:
+        async with in_process(federation) as running:
+            job = await running.submit()
+            state = await running.finish(job)
+            assert (state.outcome, state.num_rounds, state.burned) == ("completed", ROUNDS + 1, 0)
+            return job
+
+    job = asyncio.run(play())
+    left = [federation.directory(name) / "jobs" / job / "checkpoint.safetensors" for name in federation.names]
+    assert len({path.read_bytes() for path in left}) == 1
+    adapters = {name: values for name, values in load_file(left[0]).items() if name.startswith("adapted.")}
+    rows = 16 if kind == "ffa_lora" else 2
+    assert [values.shape for values in adapters.values()] == [(rows, 2), (rows, 2)]
+    assert all(np.abs(values).max() > 0 for values in adapters.values())
+    for name in federation.names:
+        user = federation.rows[name]["user_id"][0]
+        found = recommend_alone(federation.directory(name), None, user, 5)
+        assert {item["item_id"].rsplit("-", 1)[0] for item in found["items"]} == {name}
+    _newcomer_adopts(federation, job)
+
+
+def test_an_encoder_of_other_outputs_is_denied_before_anything_is_paid(tmp_path: Path) -> None:
+    federation = make_language_federation(tmp_path, adapter="ffa_lora")  # 768, of the packaged encoder
+
+    async def play() -> None:
+        async with in_process(federation) as running:
+            job = await running.submit()
+            state = await running.finish(job)
+            assert state.outcome == "denied"
+            reasons = json.loads((federation.directory("shop-b") / "jobs" / job / "denial.json").read_bytes())
+            assert [reason["code"] for reason in reasons] == ["text_encoder"]
+            assert "32 outputs" in reasons[0]["found"]
+            assert running.sites["shop-b"].ledger.status("customers").committed == ()
+
+    asyncio.run(play())
+
+
 def test_a_silo_without_times_denies_a_network_that_reads_an_order(tmp_path: Path) -> None:
     federation = make_language_federation(tmp_path, architecture="transformer", is_timed=False)
 
@@ -147,7 +197,7 @@ def test_a_silo_without_times_denies_a_network_that_reads_an_order(tmp_path: Pat
             state = await running.finish(job)
             assert state.outcome == "denied"
             reasons = json.loads((federation.directory("shop-b") / "jobs" / job / "denial.json").read_bytes())
-            assert [reason["code"] for reason in reasons] == ["no_times"]
+            assert [reason["code"] for reason in reasons] == ["times_missing"]
             assert running.sites["shop-b"].ledger.status("customers").committed == ()
 
     asyncio.run(play())

@@ -16,15 +16,31 @@ SIZES = {
 }
 
 
-def make_tiny_encoder(directory: Path, seed: int = 0) -> Path:
-    """Write config.json, tokenizer.json and model.safetensors of a BERT of some thousand weights."""
+def make_tiny_encoder(
+    directory: Path, seed: int = 0, *, layers: int = 1, model_type: str = "bert", spread: float | None = None
+) -> Path:
+    """Write config.json, tokenizer.json and model.safetensors of a network of some thousand weights.
+
+    Args:
+        directory: existing.
+        seed: of the weights.
+        layers: of the network.
+        model_type: any that the library has a network of that needs no more sizes than these.
+        spread: of the weights of maps; left out: the library's, with which texts hardly differ.
+    """
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import BertConfig, BertModel
+    from transformers import AutoConfig, AutoModel
 
+    sizes = SIZES | {"num_hidden_layers": layers, "pad_token_id": 0}
+    if model_type == "llama":
+        sizes |= {"num_key_value_heads": 1}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = BertModel(BertConfig(**SIZES))
+        network = AutoModel.from_config(AutoConfig.for_model(model_type, **sizes))
+        for weight in network.parameters():
+            if spread is not None and weight.dim() == 2:
+                torch.nn.init.normal_(weight, std=spread)
     network.save_pretrained(directory)
     vocabulary = {
         word: number for number, word in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", *VOCABULARY))

@@ -83,6 +83,13 @@ def moved(population: str) -> LedgerState:
     return replace(make_ledger(make_policy(population=population)), jobs={before.job: before})
 
 
+def without_times() -> SiloPolicy:
+    """Sources without a column of times: nobody can say in which order things happened."""
+    return altered(
+        make_policy(), {"datasets.purchases.columns": {"user_id": "user_id", "item_id": "item_id"}}
+    )
+
+
 REASONS: list[Refusal] = [
     ("policy_expired", lambda: refusals(PLAN, altered(make_policy(), {"expires": "2026-05-31"}))),
     ("charter_expired", lambda: refusals(PLAN, charter=make_charter(expires=date(2026, 5, 31)))),
@@ -99,6 +106,7 @@ REASONS: list[Refusal] = [
         lambda: refusals(make_plan(metrics_epsilon=0.2, holdout="last"), make_policy(metrics="none")),
     ),
     ("catalogue_not_accepted", lambda: refusals(PLAN, make_policy(catalogues=["cd" * 32]))),
+    ("times_missing", lambda: refusals(make_plan(family="sequence", features=4), without_times())),
     ("item_list_missing", lambda: refusals(make_plan(family="language", encoder_sha256="cd" * 32))),
     ("family_not_accepted", lambda: refusals(PLAN, make_policy(families=["popularity", "linear"]))),
     ("family_not_accepted", lambda: refusals(PLAN, make_policy(families=[]))),
@@ -176,6 +184,13 @@ def test_a_person_cannot_be_in_more_silos_than_the_roster_has() -> None:
 def test_an_empty_policy_denies_everything() -> None:
     nothing = make_policy(purposes={}, with_members=[])
     assert refusals(PLAN, nothing) == {"purpose_not_accepted", "member_not_accepted"}
+
+
+def test_only_a_model_that_reads_an_order_needs_times() -> None:
+    for architecture, reads in (("transformer", True), ("gru", True), ("bottleneck", False)):
+        plan = make_plan(family="language", encoder_sha256="cd" * 32, architecture=architecture)
+        assert ("times_missing" in refusals(plan, without_times())) is reads
+    assert refusals(make_plan(family="autoencoder"), without_times()) == set()
 
 
 def test_every_reason_is_given_at_once() -> None:

@@ -1,0 +1,1 @@
+"""The ``language`` family where a part of the text encoder is trained as well."""
