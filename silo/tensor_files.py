@@ -24,7 +24,7 @@ Tables = dict[str, NDArray[Any]]
 
 METADATA_KEY = "archipel"
 MAX_TABLES = 256
-"""More than the deepest network and an optimiser have, or a label silo with all its partners."""
+"""More than the deepest network that a plan may name has, with its optimiser."""
 MAX_FILE_BYTES = 1 << 33
 _DTYPES: Final = {"float64": "F64", "float32": "F32", "int64": "I64", "uint8": "U8"}
 """What numpy calls a type, and what a file does."""

@@ -175,7 +175,7 @@ def _origin(about: dict[str, Any], path: Path) -> tuple[Source, dict[str, Any]]:
             Plan.model_validate_json(about["plan"]),
         )
         return source, dict(json.loads(about["card"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise LocalPartsError(
             "the file does not say what its models were learnt from",
             where=str(path),

@@ -24,7 +24,7 @@ from silo.data.catalogue import Catalogue
 from silo.data.interactions import Interactions
 from silo.finished import job_terms, left_by_job
 from silo.rows import plan_catalogue
-from silo.tensor_files import Tables, load_tables, save_tables
+from silo.tensor_files import Tables, TensorFileError, load_tables, save_tables
 from silo.vertical.columns import column_map, feature_interactions, unit_rows
 from silo.vertical.encoder.encoding import encoded
 from silo.vertical.joint.model import (
@@ -259,22 +259,31 @@ def load_label_model(directory: Path, job: str | None = None) -> LabelModel:
 
     Raises:
         NoModelError: there is none, or the beginning fits several.
-        TensorFileError: the file is damaged.
+        TensorFileError: the file is damaged, or holds other tables than the job's plan says.
     """
     path = left_by_job(directory, job, MODEL_FILE)
     plan, _, _ = job_terms(path.parent)
     tables, _ = load_tables(path, _MODEL_KIND)
-    return LabelModel(
-        plan=plan,
-        items=tables["items"],
-        item_gram=tables["item_gram"],
-        counts=tables["counts"],
-        partners={
-            name: FeatureMoments(tables[f"cross.{name}"], tables[f"gram.{name}"]) for name in plan.silos[1:]
-        },
-        weights=chosen_weights(path.parent) or _weights_in(tables),
-        catalogue=plan_catalogue(directory, plan),
-    )
+    catalogue, chosen = plan_catalogue(directory, plan), chosen_weights(path.parent)
+    try:
+        return LabelModel(
+            plan=plan,
+            items=tables["items"],
+            item_gram=tables["item_gram"],
+            counts=tables["counts"],
+            partners={
+                name: FeatureMoments(tables[f"cross.{name}"], tables[f"gram.{name}"])
+                for name in plan.silos[1:]
+            },
+            weights=chosen or _weights_in(tables),
+            catalogue=catalogue,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise TensorFileError(
+            "the tables are not those of a label silo's model of this plan",
+            where=str(path),
+            remedy="take the file as the job wrote it",
+        ) from error
 
 
 def _weights_in(tables: Tables) -> Weights:

@@ -342,6 +342,23 @@ def test_a_file_that_hides_where_it_comes_from_is_refused(silo: Path, field: str
     assert "learnt from" in done.output
 
 
+@pytest.mark.parametrize("name", ["popularity", "item-knn.values", "item-knn.starts"])
+def test_a_scalar_for_a_table_is_refused(silo: Path, name: str) -> None:
+    path = silo / "local" / "purchases" / PARTS_FILE
+    tables, about = load_tables(path, KIND)
+    save_tables(path, KIND, tables | {name: tables[name][0]}, about)
+    assert run(silo, "compare").exit_code == ExitCode.DATA
+
+
+def test_a_card_nested_deeply_is_refused(silo: Path) -> None:
+    path = silo / "local" / "purchases" / PARTS_FILE
+    tables, about = load_tables(path, KIND)
+    save_tables(path, KIND, tables, about | {"card": "[" * 200_000})
+    done = run(silo, "compare")
+    assert done.exit_code == ExitCode.DATA
+    assert "learnt from" in done.output
+
+
 def test_a_file_cut_short_is_refused(silo: Path) -> None:
     path = silo / "local" / "purchases" / PARTS_FILE
     path.write_bytes(path.read_bytes()[:1000])

@@ -3,12 +3,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 from safetensors.numpy import load_file, save_file
 
+from policies.plans.models import EncoderAdapter, Model
+from policies.plans.plan import MAX_ITEMS
 from privacy.errors import DataError, UsageError
 from silo.models.base import FAMILIES, UnknownFamilyError, get_family
 from silo.models.recommender import FIRST_FORMAT, FORMAT, METADATA_KEY, ModelFileError, Recommender
@@ -215,6 +218,12 @@ def test_tables_that_do_not_fit_are_refused(tmp_path: Path, tables: dict[str, np
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 200_000, "9" * 5_000])
+def test_a_model_of_as_many_items_as_plans_may_name_survives_its_file(tmp_path: Path) -> None:
+    """One value an item: what the smallest model of the longest list holds."""
+    Recommender.of_popularity(np.ones(MAX_ITEMS, np.float32), {}, is_fallback=False).save(tmp_path / "m")
+    assert load_model(tmp_path / "m").num_items == MAX_ITEMS
+
+
 def test_a_file_that_says_nothing_readable_is_refused(tmp_path: Path, text: str) -> None:
     save_file({"left": np.zeros(1, np.float32)}, tmp_path / "m", {METADATA_KEY: text})
     for load in (load_model, Recommender.load):
@@ -251,9 +260,15 @@ def test_an_altered_table_changes_the_scores(tmp_path: Path) -> None:
 
 def test_every_named_family_can_be_found() -> None:
     plan = make_plan(make_catalogue(), {"family": "popularity"})
+    kinds = {kind.model_fields["family"].annotation: kind for kind in get_args(get_args(Model)[0])}
+    found = set()
     for name in FAMILIES:
-        of_family = plan.model_copy(update={"model": plan.model.model_copy(update={"family": name})})
-        assert get_family(of_family).name == name
+        family, _, is_adapted = name.partition("/")
+        adapter = {"encoder_adapter": EncoderAdapter(kind="fed_sb")} if is_adapted else {}
+        model = kinds[Literal[family]].model_construct(family=family, **adapter)
+        found.add(get_family(plan.model_copy(update={"model": model})))
+        assert get_family(plan.model_copy(update={"model": model})).name == family
+    assert len(found) == len(FAMILIES)
 
 
 def test_an_unknown_family_is_refused() -> None:

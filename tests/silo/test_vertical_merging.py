@@ -14,6 +14,7 @@ from policies.charters.charter import Charter
 from privacy.devices import DeviceKey, DeviceKeyError
 from privacy.errors import UsageError
 from silo.recommending import describe
+from silo.tensor_files import TensorFileError, load_tables, save_tables
 from silo.vertical.artefacts import MODEL_FILE, load_label_model
 from silo.vertical.joint.model import FeatureMoments
 from silo.vertical.merging.documents import LabelPart, MergePartError, open_part
@@ -149,6 +150,21 @@ def test_which_items_are_the_most_frequent_is_told_to_no_device(fresh: ServingSc
     ).save(path)  # fmt: skip
     with pytest.raises(ServingDeniedError, match="11 most frequent of 12 items"):
         start(fresh)
+
+
+@pytest.mark.parametrize(
+    "missing", ["items", "item_gram", "counts", "weights", "feature_ridges", "gram", "cross"]
+)
+def test_a_label_model_without_one_of_its_tables_is_refused(fresh: ServingScene, missing: str) -> None:
+    path = fresh.directory(LABEL) / "jobs" / JOB / MODEL_FILE
+    kind = "archipel-joint-model/v1"
+    tables, about = load_tables(path, kind)
+    kept = {name: table for name, table in tables.items() if name.partition(".")[0] != missing}
+    assert len(kept) < len(tables)
+    save_tables(path, kind, kept, about)
+    with pytest.raises(TensorFileError, match="not those of a label silo") as refusal:
+        load_label_model(fresh.directory(LABEL), JOB)
+    assert refusal.value.where == str(path)
 
 
 def test_a_job_without_keys_says_so(fresh: ServingScene) -> None:
