@@ -30,7 +30,9 @@ One person's presence moves the sum by at most ``(1 + 1e-5) C``, C = ``max_grad_
 3. *The others' gradients*: one more user shifts later ones to other places and other micro-batches, where
    matrix products may round otherwise. No bound holds for every network, so it is measured: a step is refused
    if the user who is also computed alone moves by more than 1e-11 C (usual is 1e-15). Twice that, for 2^17
-   users: 2.6e-6 C. In float32 the usual is 1e-7, beyond the price from fifty users on: refused.
+   users: 2.6e-6 C. In float32 the usual is 1e-7, beyond the price from fifty users on: refused. Whoever
+   trains asks :meth:`PerUserGradients.rounding` of made-up users first and stops a tenth short of it: that
+   a training went astray is then seen from public weights, not from somebody's rows.
 
 Rows are *not* put on the grid of ``clip_rows``: part 3 could then move each coordinate of everybody by a
 whole grid unit, where values lie on its lines. A step made of several calls adds up their users. Parts 2 and
@@ -41,9 +43,10 @@ from __future__ import annotations
 
 from privacy.dpsgd.accountants import opacus_prv_epsilon, opacus_rdp_epsilon
 from privacy.dpsgd.base import LossPerUser, Mode, PerUserGradientError
-from privacy.dpsgd.gradients import USERS_AT_BASE_PRICE, PerUserGradients
+from privacy.dpsgd.gradients import ROUNDING, USERS_AT_BASE_PRICE, PerUserGradients
 
 __all__ = [
+    "ROUNDING",
     "USERS_AT_BASE_PRICE",
     "LossPerUser",
     "Mode",

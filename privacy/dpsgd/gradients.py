@@ -151,6 +151,34 @@ class PerUserGradients:
         for max_grad_norm in {self._max_grad_norm, float(norms.min()) / 2} - {0.0}:
             self._test_applied_updates(batch, expected, max_grad_norm)
 
+    def measure(self, *batch: torch.Tensor) -> None:
+        """Find how many users of such shapes fit the memory, before anybody's rows are read.
+
+        Args:
+            *batch: one public or made-up user or more, as dear as any: what a step takes may depend on rows.
+        """
+        self._users_at_once[_shapes(batch)] = self._fitting(batch)
+
+    def rounding(self, *batch: torch.Tensor) -> float:
+        """How far users' clipped gradients move with the batch that they are computed in, over the clip norm.
+
+        Deep and recurrent networks multiply rounding errors, by more the larger their weights are. Who has
+        public weights and public users finds out where :data:`ROUNDING` is near, before a user's rows do.
+
+        Args:
+            *batch: public or made-up users.
+
+        Returns:
+            The largest such distance; infinite if a gradient is not finite.
+        """
+        found = self._engine.gradients(batch)
+        if not found.is_usable.all():
+            return math.inf
+        factors = clip_factors(found.norms, self._max_grad_norm, self._clipping)
+        distances = (found.distance(user, self._engine.alone(batch, user)) for user in range(len(factors)))
+        moved = [float(factor) * far for factor, far in zip(factors, distances, strict=True)]
+        return max(moved, default=0.0) / self._max_grad_norm
+
     def _test_applied_updates(self, batch: Batch, expected: Vector, max_grad_norm: float) -> None:
         everybody = self._sum(batch, max_grad_norm)
         wanted = clip_rows(expected, max_grad_norm, self._clipping)
@@ -217,16 +245,18 @@ class PerUserGradients:
             )
 
     def _micro_batch(self, batch: Batch) -> int:
-        """How many users fit the memory: a function of model and shapes, so every run cuts batches alike."""
-        shapes = tuple(tensor.shape[1:] for tensor in batch)
+        """How many users fit the memory; for shapes that were not measured, from the first user."""
+        shapes = _shapes(batch)
         if shapes not in self._users_at_once:
-            one = _only(batch, 0)
-            two = tuple(torch.cat([tensor, tensor]) for tensor in one)
-            # What is kept whatever the number of users (weights, constants) is in both.
-            needed = self._num_bytes(two) - self._num_bytes(one)
-            fitting = self._max_memory_bytes // max(needed, 1)
-            self._users_at_once[shapes] = min(max(fitting, 1), MAX_USERS_AT_ONCE)
+            self._users_at_once[shapes] = self._fitting(batch)
         return self._users_at_once[shapes]
+
+    def _fitting(self, batch: Batch) -> int:
+        one = _only(batch, 0)
+        two = tuple(torch.cat([tensor, tensor]) for tensor in one)
+        # What is kept whatever the number of users (weights, constants) is in both.
+        needed = self._num_bytes(two) - self._num_bytes(one)
+        return min(max(self._max_memory_bytes // max(needed, 1), 1), MAX_USERS_AT_ONCE)
 
     def _num_bytes(self, batch: Batch) -> int:
         """Memory of a batch: gradients, what autograd keeps, and as much again for what flows back."""
@@ -244,6 +274,10 @@ class PerUserGradients:
 
 def _length(gradient: Gradient) -> float:
     return math.hypot(*(float(part.norm()) for part in gradient))
+
+
+def _shapes(batch: Batch) -> tuple[torch.Size, ...]:
+    return tuple(tensor.shape[1:] for tensor in batch)
 
 
 def _only(batch: Batch, user: int) -> Batch:

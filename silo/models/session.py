@@ -23,6 +23,7 @@ CACHED_BYTES = 1 << 28
 _SELF_TEST_USERS = 3
 _SELF_TEST_SEED = 3
 _SELF_TEST_MOVE = 0.1
+_LONGEST_MADE_UP = 256
 
 
 class TrainingSession:
@@ -127,7 +128,13 @@ class TrainingSession:
             with torch.no_grad():
                 for parameter, values in zip(parameters, kept, strict=True):
                     parameter.copy_(values)
+        self._gradients.measure(*self._long_batch())
         self._is_tested = True
+
+    def rounding(self) -> float:
+        """See :meth:`PerUserGradients.rounding`: of made-up users with long histories, at these weights."""
+        self.architecture.draw(None)
+        return self._gradients.rounding(*self._long_batch())
 
     def _batches(
         self, interactions: Interactions, users: NDArray[np.int64], dropout: float
@@ -164,6 +171,17 @@ class TrainingSession:
         table = np.arange(items)[None, :] % _SELF_TEST_USERS == np.arange(_SELF_TEST_USERS)[:, None]
         table[:, 0] = True
         histories = sp.csr_matrix(table.astype(np.float64))
+        return self.architecture.batch(histories, histories)
+
+    def _long_batch(self) -> Batch:
+        """Three users with as long histories as there are, in different orders: nobody's rows."""
+        items = len(self.architecture.catalogue)
+        length = min(items, _LONGEST_MADE_UP)
+        orders = public_uniform(_SELF_TEST_SEED, _SELF_TEST_USERS * items).reshape(-1, items).argsort(axis=1)
+        chosen = orders[:, :length]
+        starts = length * np.arange(_SELF_TEST_USERS + 1)
+        parts = (np.ones(chosen.size), chosen.ravel(), starts)
+        histories = sp.csr_matrix(parts, shape=(_SELF_TEST_USERS, items))
         return self.architecture.batch(histories, histories)
 
 

@@ -19,6 +19,7 @@ import scipy.sparse as sp
 from typing_extensions import override
 
 from policies.plans.price import popularity_shape
+from privacy.dpsgd import ROUNDING
 from privacy.errors import DataError, UsageError
 from privacy.sampling import poisson_sample
 from silo.models.architecture import Architecture, Vector, Weights
@@ -37,8 +38,11 @@ FIRST_MOMENT_DECAY = 0.9
 ADAM_FLOOR = 1e-8
 LEAST_COUNT = 0.5
 MAX_WEIGHT = 100.0
-"""A training that leads beyond this has diverged. From some 10,000 on gradients lose so many digits that the
-check of one user a step would trip for some users and not for others, in view of everybody."""
+"""A training that leads beyond this has diverged."""
+MAX_ROUNDING = ROUNDING / 10
+"""So has one that leads to where gradients lose digits: the check of one user a step would trip for some
+users and not for others, in view of everybody. Deep recurrent networks get there with weights of 4. Found out
+with made-up users, so it is as public as the weights."""
 CATALOGUE = "catalogue_sha256"
 
 
@@ -134,8 +138,18 @@ class GradientFamily(Family):
 
     @override
     def self_test(self) -> None:
-        """Train the initial weights on nobody; the popularity's network is tested again once it is known."""
-        self._session_of(self.initial_state()).self_test()
+        """Train the initial weights on nobody; the popularity's network is tested again once it is known.
+
+        Raises:
+            CheckpointError: gradients at the weights to start from lose too many digits.
+        """
+        session = self._session_of(self.initial_state())
+        session.self_test()
+        if session.rounding() > MAX_ROUNDING:
+            raise CheckpointError(
+                "gradients at the weights to start from lose digits",
+                remedy="start from another checkpoint, or with fewer layers or places",
+            )
 
     @override
     def contribute(
@@ -169,8 +183,8 @@ class GradientFamily(Family):
     def step_locally(self, state: State, noised: Integers, shape: RoundShape) -> State:
         """One step of plain SGD; the divisor is this silo's part of the expected batch.
 
-        A step that leads to weights beyond ``MAX_WEIGHT`` is not taken: its noise is drawn and has to be
-        charged, so nothing that follows from it may keep the contribution back.
+        A step that leads beyond ``MAX_WEIGHT`` or ``MAX_ROUNDING`` is not taken: its noise is drawn and has
+        to be charged, so nothing that follows from it may keep the contribution back.
         """
         rate = self.plan.training.local_learning_rate
         if rate is None:
@@ -197,7 +211,7 @@ class GradientFamily(Family):
 
         Raises:
             DataError: a sum of another length.
-            TrainingDivergedError: the step leads to weights beyond ``MAX_WEIGHT``.
+            TrainingDivergedError: the step leads to weights beyond ``MAX_WEIGHT`` or ``MAX_ROUNDING``.
         """
         if shape.purpose == "popularity":
             if len(sums) != self.num_items:
@@ -257,6 +271,11 @@ class GradientFamily(Family):
         if not all(_is_usable(values) for values in moved.values()):
             raise TrainingDivergedError(
                 f"a step leads to weights beyond {MAX_WEIGHT:g}", remedy="propose a smaller learning_rate"
+            )
+        if self._session_of(state | moved).rounding() > MAX_ROUNDING:
+            raise TrainingDivergedError(
+                "a step leads to weights at which gradients lose digits",
+                remedy="propose a smaller learning_rate, or fewer layers or places",
             )
         return moved
 

@@ -18,6 +18,7 @@ def dp_step(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(BENCHMARKS)
     module = importlib.import_module("dp_step")
     monkeypatch.setattr(module, "NUM_ITEMS", 60)
+    monkeypatch.setattr(module, "OWN_ITEMS", 60)
     # The number of threads is the process's, and other tests run in it.
     monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
     return module
@@ -27,7 +28,18 @@ def test_ratio_and_picked_mode_of_each_shape(
     dp_step: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "figures.json"
-    asked = ["--shapes", "wide-64", "sequence", "--users", "5", "--repeats", "2", "--json", str(target)]
+    asked = [
+        "--shapes",
+        "wide-64",
+        "sequence",
+        "language",
+        "--users",
+        "5",
+        "--repeats",
+        "2",
+        "--json",
+        str(target),
+    ]
     code = dp_step.main(asked)
 
     found = json.loads(target.read_text())
@@ -37,12 +49,14 @@ def test_ratio_and_picked_mode_of_each_shape(
         ("autoencoder", 5, "ghost", True),
         ("attention 5", 5, "hooks", False),
         ("attention 5", 5, "ghost", True),
+        ("language tr", 5, "hooks", False),
+        ("language tr", 5, "ghost", True),
     ]
     for row in found["rows"]:
         assert row["ratio"] > 0
         assert row["is_met"] is (row["ratio"] <= row["goal"])
     assert code == (0 if all(row["is_met"] for row in found["rows"] if row["is_picked"]) else 1)
-    assert found["command"].startswith("python benchmarks/dp_step.py --shapes wide-64 sequence")
+    assert found["command"].startswith("python benchmarks/dp_step.py --shapes wide-64 sequence language")
     assert "ratio" in capsys.readouterr().out
 
 
