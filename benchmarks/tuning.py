@@ -75,6 +75,7 @@ def on_public_rows(asked: argparse.Namespace, plan: Plan, seed: int) -> tuple[Pl
         "chosen": found.chosen,
         "values": chosen.values,
         "public_test": {name: repeated.test for name, repeated in found.repeated.items()},
+        "lead": None if found.lead is None else vars(found.lead),
     }
     return with_values(plan, chosen.values), figures
 

@@ -28,6 +28,9 @@ MAX_LINEAR_FEATURES = 5_000
 MAX_NETWORK_WIDTH = 512
 """Of a network over ordered histories, at each place."""
 
+NETWORK_WIDTH_STEP = 2
+"""Of such a width: attention has two heads."""
+
 VERTICAL_FAMILIES = frozenset({"cross-moments", "private-encoder"})
 """Families of vertical plans; no other has one."""
 
@@ -138,7 +141,7 @@ class NetworkSize(Section):
 
     architecture: ArchitectureName
     features: Annotated[Whole, Field(ge=1, le=2_000)]
-    hidden: Annotated[Whole, Field(ge=2, le=MAX_NETWORK_WIDTH, multiple_of=2)]
+    hidden: Annotated[Whole, Field(ge=2, le=MAX_NETWORK_WIDTH, multiple_of=NETWORK_WIDTH_STEP)]
     layers: Annotated[Whole, Field(ge=1, le=4)]
     places: Annotated[Whole, Field(ge=2, le=200)]
 
@@ -250,7 +253,7 @@ class SequenceModel(Section):
     family: Literal["sequence"]
     architecture: ArchitectureName
     features: Annotated[Whole, Field(ge=1, le=2_000)]
-    hidden: Annotated[Whole, Field(ge=2, le=MAX_NETWORK_WIDTH, multiple_of=2)] = 32
+    hidden: Annotated[Whole, Field(ge=2, le=MAX_NETWORK_WIDTH, multiple_of=NETWORK_WIDTH_STEP)] = 32
     layers: Annotated[Whole, Field(ge=1, le=4)] = 1
     places: Annotated[Whole, Field(ge=2, le=200)] = 20
     input_dropout: Annotated[Real, Field(ge=0, lt=1)] = 0.0

@@ -306,3 +306,11 @@ class Plan(Section):
         """Whether the model reads histories in order of time, so that rows without times are refused."""
         model = self.model
         return isinstance(model, LanguageModel | SequenceModel) and model.network is not None
+
+    @property
+    def may_hide_items(self) -> bool:
+        """Whether a step may hide a share of a history (``input_dropout``); who asks for all hides none."""
+        model = self.model
+        if isinstance(model, LanguageModel | SequenceModel):
+            return model.architecture in ("bottleneck", "masked")
+        return "input_dropout" in type(model).model_fields

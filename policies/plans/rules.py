@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from policies.plans.models import MAX_NETWORK_WIDTH
+from policies.plans.models import MAX_NETWORK_WIDTH, NETWORK_WIDTH_STEP
 
 if TYPE_CHECKING:
     from policies.plans.plan import Plan
@@ -68,12 +68,12 @@ def _network_problems(plan: Plan) -> Iterator[str]:
             f"model.negatives.count: {negatives.count:,} of a list of more than {negatives.above:,} items "
             "save nothing; write fewer, or a larger above"
         )
-    if model.architecture != "masked" and model.input_dropout:
+    if model.input_dropout and not plan.may_hide_items:
         yield (
             f"model.input_dropout: {model.architecture} is asked for every next item and hides none; "
             "leave it out, or write architecture: masked"
         )
-    if model.hidden % 2 or not 2 <= model.hidden <= MAX_NETWORK_WIDTH:
+    if model.hidden % NETWORK_WIDTH_STEP or not 2 <= model.hidden <= MAX_NETWORK_WIDTH:
         yield f"model.hidden: {model.architecture} has an even width, from 2 to {MAX_NETWORK_WIDTH}"
 
 

@@ -86,6 +86,7 @@ def as_json(found: Found, world: PublicWorld, target: Path) -> dict[str, Any]:
         "searched": [asdict(dimension) for dimension in found.dimensions],
         "trials": [asdict(tried) for tried in found.trials],
         "repeated": {name: asdict(again) for name, again in found.repeated.items()},
+        "lead": None if found.lead is None else asdict(found.lead),
         "chosen": found.chosen,
         "popularity_test": found.popularity,
     }

@@ -10,7 +10,7 @@ from rich.table import Table
 from policies.plans.plan import Plan
 from silo.audit.render import pages
 from silo.tuning.chart import against, history
-from silo.tuning.search import GIVEN, REPEATS, WINNER, Found, Tried, total_seconds
+from silo.tuning.search import CLEAR, GIVEN, REPEATS, Found, Tried, total_seconds
 
 
 def estimate(first: Tried, trials: int) -> str:
@@ -49,19 +49,17 @@ def describe(found: dict[str, Any]) -> Iterator[object]:
 
 
 def verdict(found: dict[str, Any]) -> str:
-    """In a sentence, whether the winner is worth a proposal."""
-    given, winner = (found["repeated"].get(name) for name in (GIVEN, WINNER))
-    if winner is None:
+    """In a sentence or two, whether the winner is worth a proposal."""
+    lead = found["lead"]
+    if lead is None:
         return "Nothing that was tried beats the plan as it is: it is proposed unchanged."
+    how = (
+        f"Learnt again, on people who had no part in the search, the winner differs from the plan by "
+        f"{lead['value']:+.4f} (standard error {lead['standard_error']:.4f})"
+    )
     if found["chosen"] == GIVEN:
-        return "Learnt again, the winner of the search is no better than the plan, which stays as it is."
-    gain, spread = winner["test"] - given["test"], (given["test_std"] ** 2 + winner["test_std"] ** 2) ** 0.5
-    how = f"On people who chose nothing it gains {gain:+.4f}"
-    if gain <= 0:
-        return f"The winner is proposed. {how}: expect nothing of it."
-    if gain <= 2 * spread:
-        return f"The winner is proposed. {how}, within what noise alone may do."
-    return f"The winner is proposed. {how}, more than noise alone would."
+        return f"{how}: not {CLEAR:g} standard errors better, so the plan stays as it is."
+    return f"{how}: at least {CLEAR:g} standard errors better, so it is proposed."
 
 
 def page(found: dict[str, Any], drawn: Found, plan: Plan) -> str:

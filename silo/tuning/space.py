@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from policies.plans.drafting import recalibrate
+from policies.plans.models import MAX_NETWORK_WIDTH, NETWORK_WIDTH_STEP
 from policies.plans.plan import Plan
 from policies.validation import validate_values
 
@@ -24,6 +25,7 @@ class Dimension:
         high: largest.
         is_whole: whether only whole numbers can be.
         is_log: whether equal factors, not equal differences, are equally far.
+        step: whole numbers only: of which it is a multiple, as its ends are.
     """
 
     path: str
@@ -31,6 +33,11 @@ class Dimension:
     high: float
     is_whole: bool = False
     is_log: bool = True
+    step: int = 1
+
+    def in_steps(self, value: float) -> float:
+        """A number of the plan as a multiple of the step."""
+        return value // self.step if self.is_whole else value
 
 
 @dataclass(frozen=True)
@@ -68,10 +75,13 @@ def dimensions(plan: Plan) -> tuple[Dimension, ...]:
         low, high = max(reach.low, value / reach.factor), min(reach.high, value * reach.factor)
         if path == "max_interactions_per_user":
             high = max(value, min(high, plan.catalogue.items))
+        step = 1
+        if path == "model.hidden" and plan.reads_order:
+            high, step = min(high, MAX_NETWORK_WIDTH), NETWORK_WIDTH_STEP
         if reach.is_whole:
-            low, high = round(low), round(high)
-        found.append(Dimension(path, low, high, reach.is_whole))
-    if _at(document, _DROPOUT.path) is not None:
+            low, high = step * max(1, round(low / step)), step * round(high / step)
+        found.append(Dimension(path, low, high, reach.is_whole, step=step))
+    if plan.may_hide_items:
         found.append(_DROPOUT)
     if plan.popularity is not None:
         low, high = (share * plan.privacy.target_epsilon for share in _POPULARITY_SHARES)

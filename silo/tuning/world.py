@@ -11,6 +11,7 @@ from math import ceil
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from policies.plans.drafting import recalibrate
 from policies.plans.plan import Plan
@@ -40,7 +41,7 @@ class PublicWorld:
         train: everybody's rows that are learnt from.
         silos: who is in which silo, user indices by silo.
         validation: held-out rows of the people by whom is chosen.
-        test: of other people: they say how good the choice is, and choose nothing.
+        test: of other people, whom no trial is measured by: they say whether the winner is better.
     """
 
     name: str
@@ -119,13 +120,15 @@ def learn(plan: Plan, world: PublicWorld) -> ShippedModel:
     return simulate(Simulation(plan, parties, silos_per_party=1, noise=1.0, is_clamped=True))
 
 
-def score(model: ShippedModel, world: PublicWorld, held_out: Interactions, metric: str) -> float:
-    """Mean of a metric over the people of ``held_out``."""
-    return float(np.mean(per_user_metrics(rank(model, world.train, held_out))[metric]))
+def scores(
+    model: ShippedModel, world: PublicWorld, held_out: Interactions, metric: str
+) -> NDArray[np.float64]:
+    """A metric of each person of ``held_out``, whoever the model is of in the same order: (people,)."""
+    return per_user_metrics(rank(model, world.train, held_out))[metric]
 
 
 def popularity_score(world: PublicWorld, held_out: Interactions, metric: str) -> float:
     """The same of counting everybody's rows without noise: the floor."""
     counts = np.bincount(world.train.frame["item_index"].to_numpy(), minlength=world.train.num_items)
     model = Recommender.of_popularity(counts.astype(np.float32), {"family": "popularity"}, is_fallback=False)
-    return score(model, world, held_out, metric)
+    return float(scores(model, world, held_out, metric).mean())

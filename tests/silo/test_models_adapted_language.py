@@ -19,6 +19,7 @@ from policies.plans.plan import Plan
 from policies.plans.price import RoundShape, schedule
 from privacy.errors import UsageError
 from silo.data.catalogue import Catalogue
+from silo.language.adapters.sizes import adapted_outputs
 from silo.language.adapters.texts import AdaptableTexts
 from silo.language.encoder import TextEncoder
 from silo.language.files import EncoderFiles, TextEncoderError
@@ -167,6 +168,31 @@ class TestFfaLora(AdaptedContract):
 class TestFedSb(AdaptedContract):
     model: ClassVar = {}
     adapter: ClassVar = FED_SB
+
+
+@pytest.mark.parametrize(
+    ("model_type", "kind", "largest"),
+    [("bert", "ffa_lora", 16), ("bert", "fed_sb", 16), ("llama", "ffa_lora", 16), ("llama", "fed_sb", 8)],
+)
+def test_a_rank_beyond_a_map_is_refused_by_name(
+    tmp_path: Path, model_type: str, kind: str, largest: int
+) -> None:
+    """The two query heads of this llama share one value head, so values have half the width."""
+    catalogue = make_catalogue()
+    files = EncoderFiles.check(make_tiny_encoder(tmp_path, model_type=model_type))
+    adapter = {"kind": kind, "outputs": adapted_outputs(files.config) if kind == "ffa_lora" else None}
+    placed = adaptable(catalogue, TextEncoder(files))
+
+    def family(rank: int) -> AdaptedLanguage:
+        model = {"family": "language", "dimensions": DIMENSIONS, "hidden": 5}
+        model |= {"encoder_adapter": adapter | {"rank": rank}}
+        return AdaptedLanguage(language_plan(placed, model), placed)
+
+    trained = family(largest)
+    trained.finish(trained.initial_state())
+    with pytest.raises(TextEncoderError, match=f"rank {largest + 1} are wider than a map") as refused:
+        family(largest + 1)
+    assert refused.value.remedy == f"propose a rank of at most {largest} with {kind}"
 
 
 def test_a_list_without_texts_is_refused(encoder: TextEncoder) -> None:

@@ -1,11 +1,14 @@
-"""The loss of a sequence model is torch's cross-entropy, computed a few places at a time."""
+"""The loss of a sequence model is torch's cross-entropy, computed a few places at a time, samples too."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import silo.models.sequence.loss as loss_module
 from silo.models.sequence.loss import next_item_losses
@@ -58,7 +61,11 @@ def test_what_is_no_number_stays_with_its_place() -> None:
     assert (~found.isfinite()).nonzero().flatten().tolist() == [4]
 
 
-def test_no_table_of_scores_is_kept_for_the_way_back() -> None:
+SAMPLE = torch.tensor([0, 2, 3, 5, 8, 10])
+
+
+@pytest.mark.parametrize("drawn", [None, SAMPLE])
+def test_no_table_of_scores_is_kept_for_the_way_back(drawn: Tensor | None) -> None:
     vectors, wanted, features, bias = tensors()
     kept: list[Tensor] = []
 
@@ -67,5 +74,29 @@ def test_no_table_of_scores_is_kept_for_the_way_back() -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        next_item_losses(vectors, wanted, features, bias)
+        next_item_losses(vectors, wanted, features, bias, drawn)
     assert [tuple(tensor.shape) for tensor in kept] == [(PLACES, FEATURES)]
+
+
+class Largest(TorchDispatchMode):
+    """Values of the largest tensor that any operation makes."""
+
+    values = 0
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = operation(*args, **(kwargs or {}))
+        if isinstance(made, Tensor):
+            self.values = max(self.values, made.numel())
+        return made
+
+
+@pytest.mark.parametrize("drawn", [None, SAMPLE])
+def test_scores_of_all_places_are_never_held_together(
+    monkeypatch: pytest.MonkeyPatch, drawn: Tensor | None
+) -> None:
+    count = ITEMS if drawn is None else len(drawn)
+    monkeypatch.setattr(loss_module, "SCORES_AT_ONCE", 2 * count)
+    vectors, wanted, features, bias = tensors()
+    with Largest() as largest:
+        next_item_losses(vectors, wanted, features, bias, drawn).sum().backward()
+    assert largest.values == PLACES * FEATURES < PLACES * count

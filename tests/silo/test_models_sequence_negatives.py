@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from silo.models.sequence.negatives import sampled_items, sampled_losses
+import silo.models.sequence.loss as loss_module
+from silo.models.sequence.loss import next_item_losses
+from silo.models.sequence.negatives import sampled_items
 
 ITEMS, WIDTH, PLACES = 7, 3, 5
 
@@ -22,10 +24,44 @@ def scene() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return read, torch.tensor([0, 3, 6, 3, 1]), features, bias
 
 
+def written_out(read: Tensor, wanted: Tensor, features: Tensor, bias: Tensor, drawn: Tensor) -> Tensor:
+    """The corrected loss as its formula has it, with a table of scores and autograd's own gradients."""
+    scores = read @ features.T + bias
+    losses = []
+    for place, item in enumerate(wanted.tolist()):
+        others = [other for other in drawn.tolist() if other != item]
+        stands_for = np.log((len(features) - 1) / len(others))
+        competing = torch.cat([scores[place, [item]], scores[place, others] + stands_for])
+        losses.append(torch.logsumexp(competing, dim=0) - scores[place, item])
+    return torch.stack(losses)
+
+
+@pytest.mark.parametrize("at_once", [1, 9, 1 << 16])
+@pytest.mark.parametrize("drawn", [(0, 3), (2, 4, 5), (1, 2, 3, 6), tuple(range(ITEMS))])
+@pytest.mark.parametrize("spread", [1.0, 1e4])
+def test_losses_and_gradients_of_a_sample_are_those_of_autograd(
+    scene: tuple[Tensor, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    at_once: int,
+    drawn: tuple[int, ...],
+    spread: float,
+) -> None:
+    monkeypatch.setattr(loss_module, "SCORES_AT_ONCE", at_once)
+    read, *rest = scene
+    read = (spread * read).requires_grad_()
+    weights = torch.arange(1.0, PLACES + 1, dtype=torch.float64)
+    expected = written_out(read, *rest, torch.tensor(drawn))
+    (direction,) = torch.autograd.grad((weights * expected).sum(), read)
+    found = next_item_losses(read, *rest, torch.tensor(drawn))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12 * spread)
+    (got,) = torch.autograd.grad((weights * found).sum(), read)
+    torch.testing.assert_close(got, direction, rtol=1e-11, atol=1e-11)
+
+
 def test_all_items_drawn_are_the_exact_softmax(scene: tuple[Tensor, ...]) -> None:
     read, wanted, features, bias = scene
     exact = functional.cross_entropy(read @ features.T + bias, wanted, reduction="none")
-    found = sampled_losses(read, wanted, features, bias, torch.arange(ITEMS))
+    found = next_item_losses(read, wanted, features, bias, torch.arange(ITEMS))
     torch.testing.assert_close(found, exact, rtol=1e-12, atol=1e-12)
 
 
@@ -35,14 +71,14 @@ def test_the_expected_denominator_is_that_of_the_whole_list(scene: tuple[Tensor,
     read, wanted, features, bias = scene
     exact = functional.cross_entropy(read @ features.T + bias, wanted, reduction="none").exp()
     samples = [torch.tensor(drawn) for drawn in combinations(range(ITEMS), count)]
-    found = [sampled_losses(read, wanted, features, bias, drawn).exp() for drawn in samples]
+    found = [next_item_losses(read, wanted, features, bias, drawn).exp() for drawn in samples]
     torch.testing.assert_close(torch.stack(found).mean(dim=0), exact, rtol=1e-12, atol=1e-12)
 
 
 def test_a_target_among_the_drawn_is_no_negative_of_itself(scene: tuple[Tensor, ...]) -> None:
     read, wanted, features, bias = scene
     scores = read @ features.T + bias
-    found = sampled_losses(read[1:2], wanted[1:2], features, bias, torch.tensor([3, 5]))
+    found = next_item_losses(read[1:2], wanted[1:2], features, bias, torch.tensor([3, 5]))
     expected = torch.log1p((ITEMS - 1) * torch.exp(scores[1, 5] - scores[1, 3]))
     torch.testing.assert_close(found[0], expected, rtol=1e-12, atol=1e-12)
 

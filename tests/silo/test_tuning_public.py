@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -13,13 +13,14 @@ from typer.testing import CliRunner, Result
 import cli
 from policies.files import load_yaml, save_yaml
 from policies.plans.drafting import Draft, complete_plan
+from policies.plans.models import ArchitectureName
 from policies.plans.plan import Plan
 from policies.plans.price import plan_epsilon
 from privacy.errors import ExitCode
 from silo.data.public_sets import load_public_set
 from silo.evaluation import METRICS
 from silo.tuning import search as searching
-from silo.tuning.search import GIVEN, WINNER, NothingToTuneError, Search, total_seconds
+from silo.tuning.search import GIVEN, WINNER, Lead, NothingToTuneError, Search, total_seconds
 from silo.tuning.showing import verdict
 from silo.tuning.space import dimensions, values_of, with_values
 from silo.tuning.world import PublicWorld, make_world, public_plan
@@ -88,6 +89,33 @@ def test_the_plan_s_own_values_give_the_plan() -> None:
     assert with_values(plan, values_of(plan)) == plan
 
 
+@pytest.mark.parametrize("architecture", get_args(ArchitectureName))
+def test_of_a_network_only_what_the_rules_allow_is_tried(
+    world: PublicWorld, monkeypatch: pytest.MonkeyPatch, architecture: Any
+) -> None:
+    """Widths are even and end where networks do; who is asked for every item hides none."""
+    monkeypatch.setattr(searching, "learn", lambda plan, _: plan)
+    monkeypatch.setattr(searching, "scores", lambda plan, *_: np.full(3, float(plan.model.hidden)))
+    search = Search(plan_of("sequence", architecture=architecture, hidden=254), world, "ndcg@20", seed=0)
+    for _ in range(12):
+        search.try_next()
+    assert [tried.problem for tried in search.trials] == [None] * 12
+    assert search.trials[0].values == values_of(search.plan)
+    assert len({tried.values["model.hidden"] for tried in search.trials}) > 3
+    found = {dimension.path: dimension for dimension in search.dimensions}
+    assert ("model.input_dropout" in found) == (architecture == "masked")
+    assert (found["model.hidden"].low, found["model.hidden"].high) == (64, 512)
+
+
+@pytest.mark.parametrize("width", [2, 4, 6, 512])
+@pytest.mark.parametrize("end", ["low", "high"])
+def test_the_ends_of_a_network_s_width_are_widths(width: int, end: str) -> None:
+    plan = plan_of("sequence", architecture="gru", hidden=width)
+    (found,) = (each for each in dimensions(plan) if each.path == "model.hidden")
+    assert found.low <= width <= found.high
+    with_values(plan, {"model.hidden": getattr(found, end)})
+
+
 def test_choosing_and_measuring_people_are_different_and_none_is_learnt_twice(world: PublicWorld) -> None:
     ids = [
         {rows.user_ids[user] for user in np.unique(rows.frame["user_index"].to_numpy())}
@@ -124,24 +152,62 @@ def test_a_search_begins_with_the_plan_and_stays_in_its_space(world: PublicWorld
     assert total_seconds(found.trials[0], 4) == pytest.approx(10 * found.trials[0].seconds)
 
 
-def test_a_winner_by_luck_is_not_proposed(world: PublicWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trial 1 looks best; learnt again it is worse than the plan."""
+PEOPLE = 50
+OF_PEOPLE = np.linspace(0.1, 0.5, PEOPLE)
+TO_AND_FRO = np.where(np.arange(PEOPLE) % 2, 0.1, -0.1)
+
+
+@pytest.mark.parametrize(
+    ("again", "chosen"),
+    [
+        ([OF_PEOPLE - 0.1] * 3, GIVEN),
+        ([OF_PEOPLE + 0.0005 + TO_AND_FRO] * 3, GIVEN),
+        ([OF_PEOPLE + 0.04 + TO_AND_FRO] * 3, WINNER),
+        ([OF_PEOPLE + lead for lead in (0.12, -0.03, 0.03)], GIVEN),
+        ([OF_PEOPLE + lead for lead in (0.05, 0.04, 0.03)], WINNER),
+        ([OF_PEOPLE] * 3, GIVEN),
+    ],
+    ids=["worse", "people differ", "clear", "noise differs", "clear beside noise", "equal"],
+)
+def test_a_winner_by_luck_is_not_proposed(
+    world: PublicWorld, monkeypatch: pytest.MonkeyPatch, again: list[np.ndarray], chosen: str
+) -> None:
+    """Trial 1 looks best; what counts is the difference, person by person, when both are learnt again."""
     search = Search(plan_of("popularity", max_interactions_per_user=30), world, "ndcg@20", seed=0)
     own = values_of(search.plan)["max_interactions_per_user"]
-    fresh = {"again": False}
+    fresh: list[np.ndarray] = []
 
-    def scored(plan: Any, *_: Any) -> float:
-        is_own = plan.max_interactions_per_user == own
-        return 0.2 if is_own else (0.1 if fresh["again"] else 0.3)
+    def scored(plan: Any, _: Any, held_out: Any, __: str) -> np.ndarray:
+        if plan.max_interactions_per_user == own:
+            return OF_PEOPLE
+        if not fresh:
+            return OF_PEOPLE + 0.3
+        return fresh.pop(0) if held_out is world.test else OF_PEOPLE + 0.3
 
     monkeypatch.setattr(searching, "learn", lambda plan, _: plan)
-    monkeypatch.setattr(searching, "score", scored)
+    monkeypatch.setattr(searching, "scores", scored)
     search.try_next(), search.try_next()
     assert search.best().number == 1
-    fresh["again"] = True
+    fresh.extend(again)
     found = search.confirm(lambda _: None)
     assert set(found.repeated) == {GIVEN, WINNER}
-    assert found.chosen == GIVEN
+    assert found.lead is not None
+    assert found.lead.value == pytest.approx(np.mean(again) - OF_PEOPLE.mean())
+    assert found.chosen == chosen
+
+
+def test_a_lead_has_the_error_of_what_varies_between_people_and_between_repeats() -> None:
+    rng = np.random.default_rng(1)
+    leads, errors = [], []
+    for _ in range(2_000):
+        people = rng.normal(0.3, 1.0, 40)  # alike under both settings: it must not count
+        given = people + rng.normal(0, 0.02, (3, 1))
+        winner = people + rng.normal(0, 0.1, 40) + rng.normal(0, 0.02, (3, 1))
+        lead = Lead.of(given, winner)
+        leads.append(lead.value)
+        errors.append(lead.standard_error**2)
+    assert np.sqrt(np.mean(errors)) == pytest.approx(np.std(leads), rel=0.06)
+    assert np.std(leads) == pytest.approx(np.sqrt(0.01 / 40 + 2 * 0.0004 / 3), rel=0.06)
 
 
 def test_a_trial_that_cannot_be_is_noted_and_passed_over(world: PublicWorld) -> None:
@@ -167,6 +233,7 @@ def test_a_search_writes_a_plan_a_drawing_and_json(public: Path, tmp_path: Path)
     assert found["epsilon"] == 0.0
     assert len(found["trials"]) == 3
     assert found["metric"] in METRICS
+    assert (found["lead"] is None) == (list(found["repeated"]) == [GIVEN])
     tuned = load_yaml(out, Plan)
     chosen = found["repeated"][found["chosen"]]["values"]["max_interactions_per_user"]
     assert tuned.max_interactions_per_user == chosen
@@ -205,13 +272,10 @@ def test_what_means_nothing_is_refused(words: tuple[str, ...], tmp_path: Path) -
     assert run(*given, "--dir", tmp_path).exit_code == ExitCode.USAGE
 
 
-def test_the_verdict_does_not_flatter() -> None:
-    def told(gain: float, spread: float, chosen: str = WINNER) -> str:
-        given = {"test": 0.2, "test_std": spread}
-        repeated = {GIVEN: given, WINNER: {"test": 0.2 + gain, "test_std": spread}}
-        return verdict({"repeated": repeated, "chosen": chosen})
-
-    assert "within what noise" in told(0.01, 0.01)
-    assert "more than noise" in told(0.05, 0.01)
-    assert "expect nothing" in told(-0.01, 0.01)
-    assert "stays as it is" in told(0.05, 0.01, GIVEN)
+def test_the_verdict_names_lead_and_error() -> None:
+    lead = {"value": 0.0123, "standard_error": 0.0045}
+    kept, proposed = (verdict({"lead": lead, "chosen": chosen}) for chosen in (GIVEN, WINNER))
+    assert all("+0.0123 (standard error 0.0045)" in said for said in (kept, proposed))
+    assert "stays as it is" in kept
+    assert "at least 2 standard errors better, so it is proposed" in proposed
+    assert "proposed unchanged" in verdict({"lead": None, "chosen": GIVEN})

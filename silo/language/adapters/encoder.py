@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from silo.language.adapters.stack import UpperLayers
+from silo.language.files import TextEncoderError
 from silo.models.features import Matrix, orthonormal, public_uniform
 
 AdapterKind = Literal["ffa_lora", "fed_sb"]
@@ -58,10 +59,20 @@ class AdaptedEncoder(nn.Module):
 
     Attributes:
         adapters: a linear layer without bias for each map, in the order of :meth:`UpperLayers.maps`.
+
+    Raises:
+        TextEncoderError: a rank beyond :func:`largest_rank`.
     """
 
     def __init__(self, upper: UpperLayers, terms: AdapterTerms) -> None:
         super().__init__()
+        largest = largest_rank(upper, terms.kind)
+        if terms.rank > largest:
+            raise TextEncoderError(
+                f"adapters of rank {terms.rank} are wider than a map of this encoder",
+                where="plan: model.encoder_adapter.rank",
+                remedy=f"propose a rank of at most {largest} with {terms.kind}",
+            )
         # In a tuple, torch does not register it: frozen weights are no parameters, nothing hooks them.
         self._upper = (upper,)
         self._fold = _Fold()
@@ -89,6 +100,20 @@ class AdaptedEncoder(nn.Module):
         weights = is_read[..., None].to(layer.dtype)
         mean = (layer * weights).sum(1) / weights.sum(1).clamp(min=1)
         return functional.normalize(mean, dim=1).reshape(people, texts, width)
+
+
+def largest_rank(upper: UpperLayers, kind: AdapterKind) -> int:
+    """Frozen columns of an adapter are orthonormal: no more of them than a map has inputs, or outputs.
+
+    Args:
+        upper: whose maps are adapted; values have fewer outputs than queries where heads share them.
+        kind: ``ffa_lora`` has columns over inputs only, ``fed_sb`` over outputs too.
+    """
+    maps = [getattr(parent, name) for parent, name in upper.maps()]
+    sides: list[int] = [each.in_features for each in maps]
+    if kind == "fed_sb":
+        sides += [each.out_features for each in maps]
+    return min(sides)
 
 
 class _Fold:

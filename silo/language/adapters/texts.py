@@ -49,8 +49,8 @@ class AdaptableTexts:
             seed: public.
 
         Raises:
-            TextEncoderError: this encoder has fewer layers, others that cannot be adapted, or other
-                ``outputs`` than the plan says.
+            TextEncoderError: this encoder has fewer layers, others that cannot be adapted, maps narrower
+                than the rank, or other ``outputs`` than the plan says.
         """
         scale = adapter.alpha / adapter.rank
         terms = AdapterTerms(kind=adapter.kind, rank=adapter.rank, scale=scale, seed=seed)

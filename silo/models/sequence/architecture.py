@@ -19,7 +19,7 @@ from silo.models.architecture import Architecture, Batch, Vector, Weights
 from silo.models.features import Matrix
 from silo.models.sequence.asking import what_is_asked
 from silo.models.sequence.loss import next_item_losses
-from silo.models.sequence.negatives import sampled_items, sampled_losses
+from silo.models.sequence.negatives import sampled_items
 from silo.models.sequence.network import FeatureNetwork, first_weights
 from silo.models.sequence.recommender import SequenceRecommender
 from silo.models.sequence.trunk import NO_ITEM, trunk_of
@@ -63,7 +63,7 @@ class SequenceArchitecture(Architecture):
     @property
     @override
     def num_scored(self) -> int:
-        return len(self.catalogue) if self._drawn is None else self.size.places * len(self._drawn)
+        return len(self.catalogue if self._drawn is None else self._drawn)
 
     @override
     def draw(self, step: int | None) -> None:
@@ -91,14 +91,10 @@ class SequenceArchitecture(Architecture):
     def loss_per_user(self, model: nn.Module, *batch: Tensor) -> Tensor:
         seen, wanted = batch
         is_asked = wanted != NO_ITEM
-        losses = self._losses(model(seen, self._features)[is_asked], wanted[is_asked])
+        read = model(seen, self._features)[is_asked]
+        losses = next_item_losses(read, wanted[is_asked], self._features, self._bias, self._drawn)
         of_users = torch.zeros(wanted.shape, dtype=losses.dtype).masked_scatter(is_asked, losses)
         return of_users.sum(dim=1) / is_asked.sum(dim=1).clamp(min=1)
-
-    def _losses(self, read: Tensor, wanted: Tensor) -> Tensor:
-        if self._drawn is not None:
-            return sampled_losses(read, wanted, self._features, self._bias, self._drawn)
-        return next_item_losses(read, wanted, self._features, self._bias)
 
     @override
     def recommender(self, weights: Weights) -> SequenceRecommender:
