@@ -96,7 +96,7 @@ def test_every_silo_takes_the_plan_and_ends_with_the_same_network(ran: Ran) -> N
     for name in ran.federation.names:
         assert state.post(PostKind.DENIAL, name) is None
     assert isinstance(model, SequenceModel)
-    assert state.shapes[1].values == model.num_weights == num_values(ran.plan)
+    assert state.shapes[1].values == model.network.num_weights == num_values(ran.plan)
     check_one_checkpoint(ran.federation, state.job)
     for name in ran.federation.names:
         assert ran.model(name).metadata["architecture"] == model.architecture
