@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from policies.plans.models import FamilyName, LanguageArchitectureName
@@ -60,56 +60,48 @@ LANGUAGE_NETWORK: Final = "language network"
 DEFAULT_LANGUAGE_ARCHITECTURE: Final = "transformer"
 """Chosen on synthetic people (``benchmarks/language_marketplace.py``, of other seeds than the published)."""
 
+_TRAINED: Final = Recipe(
+    rounds=60,
+    learning_rate=0.03,
+    decay="linear",
+    second_moment_decay=0.99,
+    local_learning_rate=1.0,
+    clipping="automatic",
+)
+"""What networks have in common; a family says where it differs."""
+
 RECIPES: Final[Mapping[str, Recipe]] = {
     "linear": Recipe(features=1, rounds=5, learning_rate=0.05, local_learning_rate=1.0),
-    "autoencoder": Recipe(
+    "autoencoder": replace(
+        _TRAINED,
         features=80,
         hidden=32,
         input_dropout=0.4,
         popularity_share=0.25,
-        rounds=60,
-        learning_rate=0.03,
-        decay="linear",
-        second_moment_decay=0.99,
-        local_learning_rate=1.0,
-        clipping="automatic",
     ),
-    "language": Recipe(
+    "language": replace(
+        _TRAINED,
         dimensions=32,
         hidden=32,
         input_dropout=0.4,
-        rounds=60,
-        learning_rate=0.03,
-        decay="linear",
-        second_moment_decay=0.99,
-        local_learning_rate=1.0,
-        clipping="automatic",
     ),
-    LANGUAGE_NETWORK: Recipe(
+    LANGUAGE_NETWORK: replace(
+        _TRAINED,
         dimensions=32,
         hidden=32,
         layers=1,
         places=20,
         negatives=2_048,
-        rounds=60,
         learning_rate=0.01,
-        decay="linear",
-        second_moment_decay=0.99,
-        local_learning_rate=1.0,
-        clipping="automatic",
     ),
-    "sequence": Recipe(
+    "sequence": replace(
+        _TRAINED,
         features=80,
         hidden=32,
         layers=1,
         places=20,
         popularity_share=0.25,
-        rounds=60,
         learning_rate=0.01,
-        decay="linear",
-        second_moment_decay=0.99,
-        local_learning_rate=1.0,
-        clipping="automatic",
     ),
 }
 
