@@ -1,8 +1,7 @@
-"""What both ways to tell users apart share: the loss, the error, a batch, a random probe."""
+"""What both ways to tell users apart share: the loss, the error, a batch and its gradients."""
 
 from __future__ import annotations
 
-import secrets
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -13,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from privacy.clipping import Clipping
 from privacy.errors import UsageError
@@ -25,8 +23,6 @@ Batch: TypeAlias = tuple[Tensor, ...]
 Gradient: TypeAlias = tuple[Tensor, ...]
 Vector = npt.NDArray[np.float64]
 Mode = Literal["hooks", "ghost"]
-
-_CONSISTENCY_TOLERANCE = 1e-11
 
 
 class PerUserGradientError(UsageError):
@@ -52,29 +48,8 @@ class BatchGradients(ABC):
         return np.isfinite(self.losses) & np.isfinite(self.norms)
 
     @abstractmethod
-    def check_total(self, max_grad_norm: float) -> None:
-        """Compare the gradients' sum with the one that autograd found; all users must be usable.
-
-        Args:
-            max_grad_norm: differences far below it are rounding, whatever the gradients' own length.
-
-        Raises:
-            PerUserGradientError: they differ: some weight acts behind its layer's back.
-        """
-
-    def _check_difference(self, difference: float, max_grad_norm: float) -> None:
-        # Gradients that are zero but for rounding (an attention key's bias) have no length to compare with.
-        scale = float(self.norms.sum()) + len(self.norms) * max_grad_norm
-        if not difference <= _CONSISTENCY_TOLERANCE * scale:
-            raise PerUserGradientError(
-                "per-user gradients do not add up to the gradient of the loss",
-                where="model",
-                remedy="use every weight through its layer only (not `z @ embedding.weight.T`)",
-            )
-
-    @abstractmethod
-    def add_clipped(self, max_grad_norm: float, clipping: Clipping, total: Vector) -> None:
-        """Add the users' clipped gradients to ``total``, shape (values,)."""
+    def clipped_sum(self, max_grad_norm: float, clipping: Clipping) -> Vector:
+        """Sum of the clipped gradients, shape (values,): of no use unless everybody is usable."""
 
     @abstractmethod
     def row(self, user: int) -> Vector:
@@ -103,6 +78,7 @@ class Engine(ABC):
         self._hooked = hooked
         self._modules = list(hooked.modules())
         self.parameters = parameters
+        self._led_to = _cheapest_that_lead_past_every_layer(hooked, parameters)
         self._loss_per_user = loss_per_user
         hooked.train()
         hooked.disable_hooks()  # type: ignore[operator]  # of Opacus, so unknown to nn.Module
@@ -122,13 +98,13 @@ class Engine(ABC):
             return torch.autograd.grad(loss, self.parameters, materialize_grads=True)
 
     def _backward(self, batch: Batch) -> Vector:
-        """Run the hooked model both ways; per-user quantities and ``grad`` are then on the parameters."""
+        """Run the hooked model both ways; what the hooks found of each user is then on the parameters."""
         self._forget()
         self._hooked.enable_hooks()  # type: ignore[operator]
         try:
             with known_warnings():
                 losses = self._losses(batch)
-                losses.sum().backward()  # type: ignore[no-untyped-call]
+                losses.sum().backward(inputs=self._led_to)  # type: ignore[no-untyped-call]
         except NotImplementedError as error:
             raise PerUserGradientError(
                 f"Opacus cannot tell users apart in this model: {error}",
@@ -137,7 +113,7 @@ class Engine(ABC):
             ) from error
         finally:
             self._hooked.disable_hooks()  # type: ignore[operator]
-        if any(parameter.grad is None for parameter in self.parameters):
+        if any(parameter.grad is None for parameter in self._led_to):
             raise takes_no_part()
         return losses.detach().numpy()
 
@@ -201,32 +177,22 @@ def takes_no_part() -> PerUserGradientError:
     )
 
 
-class Probe:
-    """A random direction of rank and length one: along it, a difference of two gradients shows.
+def _cheapest_that_lead_past_every_layer(
+    model: nn.Module, parameters: list[nn.Parameter]
+) -> list[nn.Parameter]:
+    """Where autograd has to arrive so that every layer's hook fires.
 
-    Freivalds' check (1977): with probability one, and at the cost of a vector instead of a matrix.
-
-    Args:
-        shape: of the parameter.
-        generator: of the operating system's choice (``fresh_generator``); a constant one could be evaded.
+    A linear layer's bias is enough: its weight's gradient, summed over users, is a product as dear as all
+    users' own together, and nobody needs it.
     """
-
-    def __init__(self, shape: torch.Size, generator: torch.Generator) -> None:
-        rows = shape[0] if shape else 1
-        columns = shape.numel() // max(rows, 1)
-        self.left = functional.normalize(torch.randn(rows, generator=generator, dtype=torch.float64), dim=0)
-        self.right = functional.normalize(
-            torch.randn(columns, generator=generator, dtype=torch.float64), dim=0
-        )
-
-    def of(self, matrix: Tensor) -> float:
-        """A parameter's gradient along the direction."""
-        return float(self.left @ (matrix.reshape(len(self.left), -1) @ self.right))
+    dear = {module.weight for module in model.modules() if _is_reached_by_its_bias(module)}
+    others = [module for module in model.modules() if not _is_reached_by_its_bias(module)]
+    needed = {parameter for module in others for parameter in module.parameters(recurse=False)}
+    return [parameter for parameter in parameters if parameter in needed or parameter not in dear]
 
 
-def fresh_generator() -> torch.Generator:
-    """A generator seeded by the operating system."""
-    return torch.Generator().manual_seed(secrets.randbits(63))
+def _is_reached_by_its_bias(module: nn.Module) -> bool:
+    return type(module) is nn.Linear and module.bias is not None and module.bias.requires_grad
 
 
 @contextmanager

@@ -1,15 +1,18 @@
 """Norms without gradients: Opacus' ghost clipping, with the clipped sum from the same numbers as the norms.
 
 Opacus' hooks hand every layer's inputs and backpropagated gradients to a norm sampler. Those of this module
-keep them. Once the factors of all users are known, the clipped sum of a layer is one product of what was
-kept, ``(c · b)ᵀ a`` (Bu, Wang, Zha, Karypis 2023, arXiv:2210.00038). Opacus itself runs a second backward
+keep them. Once a user's factor is known, the clipped sum of a layer is a product of what was kept,
+``(c · b)ᵀ a`` (Bu, Wang, Zha, Karypis 2023, arXiv:2210.00038). Opacus itself runs a second backward
 pass of ``Σ c_i loss_i`` there. That is slower, and it takes the gradient from where the norm was not
 measured: what acts behind the hooks' back is then released unclipped. Here a user's contribution *is* the
 vector whose norm was taken, so the clip norm holds by construction, and a weight used behind its layer's back
-makes the gradient wrong; ``check_total`` finds that.
+makes the gradient wrong; whoever computes a user alone finds that.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -26,14 +29,23 @@ from privacy.dpsgd.base import (
     Gradient,
     LossPerUser,
     PerUserGradientError,
-    Probe,
     Vector,
     check_rows,
-    fresh_generator,
     num_users,
     takes_no_part,
 )
-from privacy.dpsgd.layers import EmbeddingRows, OuterProducts, ParameterGradients, WrittenOut
+from privacy.dpsgd.layers import (
+    EmbeddingRows,
+    OuterProducts,
+    ParameterGradients,
+    SumsOfProducts,
+    WrittenOut,
+)
+
+CACHED_BYTES = 1 << 22
+"""Gradients written out at a time: measured and added, they should not have left the processor's caches."""
+
+Kept = ParameterGradients | SumsOfProducts
 
 
 class GhostEngine(Engine):
@@ -45,30 +57,28 @@ class GhostEngine(Engine):
         hooked.NORM_SAMPLERS = {type(module): self._sample for module in hooked.iterate_submodules(model)}
         self._grad_samplers = hooked.GRAD_SAMPLERS
         super().__init__(hooked, parameters, loss_per_user)
-        self._found: dict[Tensor, ParameterGradients] = {}
-        generator = fresh_generator()
-        self._probes = [Probe(parameter.shape, generator) for parameter in parameters]
+        self._found: dict[Tensor, Kept] = {}
 
     @override
     def gradients(self, batch: Batch) -> FactoredGradients:
         self._found = {}
         losses = self._backward(batch)
-        found, totals = [], []
+        found = []
         for parameter in self.parameters:
             gradients = self._found.get(parameter)
-            if gradients is None or parameter.grad is None:
+            if gradients is None:
                 raise takes_no_part()
             check_rows(gradients.num_users, num_users(batch))
             found.append(gradients)
-            totals.append(parameter.grad)
         self._found = {}
         self._forget()
-        return FactoredGradients(losses, found, totals, self._probes)
+        return FactoredGradients(losses, found, [parameter.shape for parameter in self.parameters])
 
     def _sample(
         self, module: nn.Module, activations: list[Tensor], backprops: Tensor
     ) -> dict[Tensor, Tensor]:
-        """Keep one layer's gradients and answer their norms: a norm sampler as Opacus' registry has them."""
+        """Keep one layer's gradients: in the place of a norm sampler of Opacus' registry, without norms."""
+        found: dict[Tensor, Kept]
         if type(module) is nn.Linear:
             found = _linear(module, activations[0], backprops)
         elif type(module) is nn.Embedding:
@@ -83,69 +93,92 @@ class GhostEngine(Engine):
                 "a trainable parameter is used by two layers", where="model", remedy="pass mode='hooks'"
             )
         self._found.update(found)
-        return {parameter: gradients.norms for parameter, gradients in found.items()}
+        return {}
 
 
 class FactoredGradients(BatchGradients):
-    """The gradients of a batch, parameter by parameter, in their own forms."""
+    """The gradients of a batch, parameter by parameter, in their own forms.
 
-    def __init__(
-        self,
-        losses: Vector,
-        found: list[ParameterGradients],
-        totals: list[Tensor],
-        probes: list[Probe],
-    ) -> None:
+    Args:
+        losses: (users,).
+        found: of each parameter.
+        shapes: of the parameters.
+    """
+
+    def __init__(self, losses: Vector, found: list[Kept], shapes: list[torch.Size]) -> None:
         self.losses = losses
         self._found = found
-        self._totals = totals
-        self._probes = probes
-        self.norms = torch.stack([gradients.norms for gradients in found]).norm(dim=0).numpy()
+        self._shapes = shapes
+        self._whole = {at: one for at, one in enumerate(found) if isinstance(one, ParameterGradients)}
+        self._sums = {at: one for at, one in enumerate(found) if isinstance(one, SumsOfProducts)}
+
+    @cached_property
+    @override
+    def norms(self) -> Vector:  # type: ignore[override]  # computed once, like any attribute afterwards
+        return torch.cat([norms for norms, _ in self._written_out()]).numpy()
 
     @override
-    def check_total(self, max_grad_norm: float) -> None:
-        for gradients, total, probe in zip(self._found, self._totals, self._probes, strict=True):
-            self._check_difference(abs(gradients.along(probe) - probe.of(total)), max_grad_norm)
-
-    @override
-    def add_clipped(self, max_grad_norm: float, clipping: Clipping, total: Vector) -> None:
-        factors = torch.from_numpy(clip_factors(self.norms, max_grad_norm, clipping))
-        start = 0
-        for gradients, matrix in zip(self._found, self._totals, strict=True):
-            part = torch.from_numpy(total[start : start + matrix.numel()])
-            gradients.add_scaled(factors, part.view(matrix.shape))
-            start += matrix.numel()
+    def clipped_sum(self, max_grad_norm: float, clipping: Clipping) -> Vector:
+        parts = [torch.zeros(shape, dtype=torch.float64) for shape in self._shapes]
+        norms, factors = [], []
+        for lengths, written in self._written_out():
+            norms.append(lengths)
+            factors.append(torch.from_numpy(clip_factors(lengths.numpy(), max_grad_norm, clipping)))
+            for at, gradients in zip(self._sums, written, strict=True):
+                gradients.add_scaled(factors[-1], parts[at])
+        self.norms = torch.cat(norms).numpy()
+        for at, of_all in self._whole.items():
+            of_all.add_scaled(torch.cat(factors), parts[at])
+        return torch.cat([part.flatten() for part in parts]).numpy()
 
     @override
     def row(self, user: int) -> Vector:
-        return torch.cat([gradients.row(user) for gradients in self._found]).numpy()
+        return torch.cat([gradients.row(at) for gradients, at in self._of(user)]).numpy()
 
     @override
     def distance(self, user: int, gradient: Gradient) -> float:
-        pairs = zip(self._found, gradient, strict=True)
-        return float(np.linalg.norm([found.distance(user, part) for found, part in pairs]))
+        pairs = zip(self._of(user), gradient, strict=True)
+        return float(np.linalg.norm([found.distance(at, part) for (found, at), part in pairs]))
 
     @property
     @override
     def num_bytes(self) -> int:
-        # The kept factors, and as much again while they are scaled.
-        return 2 * sum(gradients.num_bytes for gradients in self._found)
+        # What is kept, and as much again while it is scaled; what is written out does not grow with users.
+        whole = sum(gradients.num_bytes for gradients in self._whole.values())
+        sums = sum(gradients.num_bytes for gradients in self._sums.values())
+        return 2 * whole + sums
+
+    def _written_out(self) -> Iterator[tuple[Tensor, tuple[WrittenOut, ...]]]:
+        """A few users at a time: norms of all that is theirs, and what of it had to be written out."""
+        nothing = torch.zeros(len(self.losses), dtype=torch.float64)
+        whole = torch.stack([nothing, *(gradients.norms for gradients in self._whole.values())]).norm(dim=0)
+        bytes_a_user = sum(sums.bytes_a_user for sums in self._sums.values())
+        at_once = max(1, CACHED_BYTES // bytes_a_user) if self._sums else len(whole)
+        sums = zip(*(one.written_out(at_once) for one in self._sums.values()), strict=True)
+        for norms in whole.split(at_once):
+            written = next(sums, ())
+            yield torch.stack([norms, *(gradients.norms for gradients in written)]).norm(dim=0), written
+
+    def _of(self, user: int) -> Iterator[tuple[ParameterGradients, int]]:
+        """Each parameter's gradients and the user's place in them."""
+        for gradients in self._found:
+            yield (gradients.of(user), 0) if isinstance(gradients, SumsOfProducts) else (gradients, user)
 
 
-def _linear(layer: nn.Linear, inputs: Tensor, backprops: Tensor) -> dict[Tensor, ParameterGradients]:
+def _linear(layer: nn.Linear, inputs: Tensor, backprops: Tensor) -> dict[Tensor, Kept]:
     check_rows(len(inputs), len(backprops))
-    found: dict[Tensor, ParameterGradients]
+    found: dict[Tensor, Kept]
     if backprops.dim() == 2:
         found, summed = {layer.weight: OuterProducts(inputs, backprops)}, backprops
     else:
         inputs, backprops = inputs.flatten(1, -2), backprops.flatten(1, -2)
-        found, summed = {layer.weight: WrittenOut(torch.bmm(backprops.mT, inputs))}, backprops.sum(1)
+        found, summed = {layer.weight: SumsOfProducts(inputs, backprops)}, backprops.sum(1)
     if layer.bias is not None:
         found[layer.bias] = WrittenOut(summed)
     return found
 
 
-def _embedding(layer: nn.Embedding, items: Tensor, backprops: Tensor) -> dict[Tensor, ParameterGradients]:
+def _embedding(layer: nn.Embedding, items: Tensor, backprops: Tensor) -> dict[Tensor, Kept]:
     check_rows(len(items), len(backprops))
     positions = items.reshape(len(items), -1)
     returned = backprops.reshape(*positions.shape, layer.embedding_dim)

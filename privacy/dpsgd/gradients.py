@@ -147,7 +147,6 @@ class PerUserGradients:
                 where="start_up_self_test",
                 remedy="use parameters through their layers only, sum over each user's own terms, no dropout",
             )
-        found.check_total(self._max_grad_norm)
         for max_grad_norm in {self._max_grad_norm, float(norms.min()) / 2} - {0.0}:
             self._test_applied_updates(batch, expected, max_grad_norm)
 
@@ -204,23 +203,24 @@ class PerUserGradients:
         watched = secrets.randbelow(-(-users // at_once))
         for number, start in enumerate(range(0, users, at_once)):
             part = tuple(tensor[start : start + at_once] for tensor in batch)
-            self._add(part, max_grad_norm, total, is_watched=number == watched)
+            total += self._clipped(part, max_grad_norm, is_watched=number == watched)
         return total
 
-    def _add(self, batch: Batch, max_grad_norm: float, total: Vector, *, is_watched: bool) -> None:
-        """Add one micro-batch's clipped gradients to ``total``, without the users who have none."""
+    def _clipped(self, batch: Batch, max_grad_norm: float, *, is_watched: bool) -> Vector:
+        """One micro-batch's clipped gradients in sum, without the users who have none."""
         gradients = self._engine.gradients(batch)
+        found = gradients.clipped_sum(max_grad_norm, self._clipping)
         while not gradients.is_usable.all():
             is_usable = gradients.is_usable
             self._check_unusable_alone(batch, int(secrets.choice(np.flatnonzero(~is_usable))))
-            batch = tuple(tensor[torch.from_numpy(is_usable)] for tensor in batch)
             if not is_usable.any():
-                return
+                return np.zeros(self.num_values)
+            batch = tuple(tensor[torch.from_numpy(is_usable)] for tensor in batch)
             gradients = self._engine.gradients(batch)
-        gradients.check_total(max_grad_norm)
+            found = gradients.clipped_sum(max_grad_norm, self._clipping)
         if is_watched:
             self._check_alone(batch, gradients, secrets.randbelow(num_users(batch)), max_grad_norm)
-        gradients.add_clipped(max_grad_norm, self._clipping, total)
+        return found
 
     def _check_alone(self, batch: Batch, gradients: BatchGradients, user: int, max_grad_norm: float) -> None:
         """Whoever else is in the batch, one user's gradient is the same, and clipped it is short enough."""
@@ -228,9 +228,10 @@ class PerUserGradients:
         factor = float(clip_factors(gradients.norms[user : user + 1], max_grad_norm, self._clipping)[0])
         if not factor * gradients.distance(user, gradient) <= ROUNDING * max_grad_norm:
             raise PerUserGradientError(
-                "a user's gradient depends on who else is in the batch",
+                "a user's gradient in the batch is not the one of that user alone",
                 where="model",
-                remedy="no batch statistics, in-batch negatives or dropout: each loss from that user alone",
+                remedy="use weights through their layers only (not `z @ embedding.weight.T`); no batch "
+                "statistics, in-batch negatives or dropout: each loss from that user alone",
             )
         if not factor * _length(gradient) <= max_grad_norm * (1 + _SELF_TEST_TOLERANCE):
             raise PerUserGradientError("one user's update is longer than the clip norm", where="model")

@@ -43,31 +43,24 @@ class HookedEngine(Engine):
                 raise takes_no_part()
             check_rows(found.shape[0], num_users(batch))
             samples.append(found.detach().reshape(len(found), -1).numpy())
-        total = [
-            parameter.grad.numpy().ravel() for parameter in self.parameters if parameter.grad is not None
-        ]
         self._forget()
-        return Rows(losses, np.concatenate(samples, axis=1), np.concatenate(total))
+        return Rows(losses, np.concatenate(samples, axis=1))
 
 
 class Rows(BatchGradients):
     """Gradients as a matrix, users × values."""
 
-    def __init__(self, losses: Vector, rows: Vector, total: Vector) -> None:
+    def __init__(self, losses: Vector, rows: Vector) -> None:
         self.losses = losses
         self._rows = rows
-        self._total = total
         with np.errstate(over="ignore", invalid="ignore"):
             self.norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
 
     @override
-    def check_total(self, max_grad_norm: float) -> None:
-        difference = np.linalg.norm(self._rows.sum(axis=0) - self._total)
-        self._check_difference(float(difference), max_grad_norm)
-
-    @override
-    def add_clipped(self, max_grad_norm: float, clipping: Clipping, total: Vector) -> None:
-        total += clip_factors(self.norms, max_grad_norm, clipping) @ self._rows
+    def clipped_sum(self, max_grad_norm: float, clipping: Clipping) -> Vector:
+        with np.errstate(over="ignore", invalid="ignore"):
+            total: Vector = clip_factors(self.norms, max_grad_norm, clipping) @ self._rows
+        return total
 
     @override
     def row(self, user: int) -> Vector:

@@ -2,21 +2,20 @@
 
 A layer that each user passes once has gradients of rank one, ``b ⊗ a``: the norm is ``|b| |a|``, so the
 matrix is never written out. An embedding's gradient has as many rows as the user has different items. What a
-user passes several times (positions of a sequence) is summed per user first, as Opacus' hooks do it: the norm
-of a sum by inner products of its terms (``aaᵀ ∘ bbᵀ``) loses half its digits where terms cancel, and a norm
-that comes out too small is a person who is not clipped.
+user passes several times (positions of a sequence) is summed per user first, as Opacus' hooks do it, but a
+few users at a time: the norm of a sum by inner products of its terms (``aaᵀ ∘ bbᵀ``) loses half its digits
+where terms cancel, and a norm that comes out too small is a person who is not clipped.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from functools import cached_property
 
 import torch
 from torch import Tensor
 from typing_extensions import override
-
-from privacy.dpsgd.base import Probe
 
 # Added to lengths whose squares may underflow, so that no product of norms is below the real one.
 _UNDERFLOW = 1e-150
@@ -39,10 +38,6 @@ class ParameterGradients(ABC):
     @abstractmethod
     def norms(self) -> Tensor:
         """(users,) L2 norms."""
-
-    @abstractmethod
-    def along(self, probe: Probe) -> float:
-        """Return their sum, along a direction."""
 
     @abstractmethod
     def add_scaled(self, factors: Tensor, total: Tensor) -> None:
@@ -78,10 +73,6 @@ class OuterProducts(ParameterGradients):
     @override
     def norms(self) -> Tensor:
         return (_lengths(self.inputs) + _UNDERFLOW) * (_lengths(self.backprops) + _UNDERFLOW)
-
-    @override
-    def along(self, probe: Probe) -> float:
-        return float((self.backprops @ probe.left) @ (self.inputs @ probe.right))
 
     @override
     def add_scaled(self, factors: Tensor, total: Tensor) -> None:
@@ -123,10 +114,6 @@ class WrittenOut(ParameterGradients):
         return _lengths(self.samples)
 
     @override
-    def along(self, probe: Probe) -> float:
-        return float((self.samples @ torch.outer(probe.left, probe.right).flatten()).sum())
-
-    @override
     def add_scaled(self, factors: Tensor, total: Tensor) -> None:
         total.view(-1).addmv_(self.samples.T, factors)
 
@@ -137,6 +124,48 @@ class WrittenOut(ParameterGradients):
     @override
     def distance(self, user: int, gradient: Tensor) -> float:
         return float((gradient.flatten() - self.samples[user]).norm())
+
+
+class SumsOfProducts:
+    """``Σ b_t ⊗ a_t`` over what a user passes several times: a linear layer's weight on positions.
+
+    Not kept but written out a few users at a time, so that what is measured is added before it leaves the
+    processor's caches.
+
+    Args:
+        inputs: (users, positions, in) what came in.
+        backprops: (users, positions, out) what came back.
+    """
+
+    def __init__(self, inputs: Tensor, backprops: Tensor) -> None:
+        self._inputs = inputs
+        self._backprops = backprops
+
+    @property
+    def num_users(self) -> int:
+        """How many there are."""
+        return len(self._backprops)
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that they take before they are written out."""
+        return self._inputs.nbytes + self._backprops.nbytes
+
+    @property
+    def bytes_a_user(self) -> int:
+        """Memory that one of them takes written out."""
+        return self._inputs.shape[2] * self._backprops.shape[2] * self._backprops.element_size()
+
+    def written_out(self, at_once: int) -> Iterator[WrittenOut]:
+        """All of them, so many users at a time."""
+        parts = torch.split(self._backprops.mT, at_once), torch.split(self._inputs, at_once)
+        for backprops, inputs in zip(*parts, strict=True):
+            yield WrittenOut(torch.bmm(backprops, inputs))
+
+    def of(self, user: int) -> WrittenOut:
+        """One user's."""
+        alone = slice(user, user + 1)
+        return WrittenOut(torch.bmm(self._backprops[alone].mT, self._inputs[alone]))
 
 
 class EmbeddingRows(ParameterGradients):
@@ -179,10 +208,6 @@ class EmbeddingRows(ParameterGradients):
     @override
     def norms(self) -> Tensor:
         return _lengths(self.rows.flatten(1))
-
-    @override
-    def along(self, probe: Probe) -> float:
-        return float(((self.rows @ probe.right) * probe.left[self.items]).sum())
 
     @override
     def add_scaled(self, factors: Tensor, total: Tensor) -> None:

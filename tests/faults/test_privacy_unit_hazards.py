@@ -125,11 +125,11 @@ def test_a_model_that_breaks_the_unit_of_privacy_does_not_start(kind: type[Tower
     [
         (ItemsFoldedIntoTheBatch, "not one per user"),
         (PlacesSharedByAllUsers, "not one per user"),
-        (WeightsBehindTheHooksBack, "do not add up"),
-        (WeightsBehindTheHooksBackByFunction, "do not add up"),
-        (ScoresRelativeToTheBatch, "who else is in the batch"),
-        (BatchStatisticsWithoutWeights, "who else is in the batch"),
-        (TossesCoins, "who else is in the batch"),
+        (WeightsBehindTheHooksBack, "not the one of that user alone"),
+        (WeightsBehindTheHooksBackByFunction, "not the one of that user alone"),
+        (ScoresRelativeToTheBatch, "not the one of that user alone"),
+        (BatchStatisticsWithoutWeights, "not the one of that user alone"),
+        (TossesCoins, "not the one of that user alone"),
         (IgnoresALayer, "took no part"),
     ],
 )
@@ -144,7 +144,7 @@ def test_misuse_is_caught_at_every_step_and_not_only_at_the_start(
 def test_in_batch_negatives_are_caught(mode: Mode) -> None:
     with pytest.raises(PerUserGradientError):
         PerUserGradients(made(), in_batch_negatives, 1.0, mode=mode).start_up_self_test(*batch(3))
-    with pytest.raises(PerUserGradientError, match="who else is in the batch"):
+    with pytest.raises(PerUserGradientError, match="not the one of that user alone"):
         PerUserGradients(made(), in_batch_negatives, 1.0, mode=mode).clipped_sum(*batch(8))
 
 

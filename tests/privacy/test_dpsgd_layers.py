@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from privacy.clipping import clip_factors
-from privacy.dpsgd.base import BatchGradients, PerUserGradientError, Probe
+from privacy.dpsgd import PerUserGradientError, PerUserGradients, ghost
+from privacy.dpsgd.base import BatchGradients
 from privacy.dpsgd.ghost import GhostEngine
 from privacy.dpsgd.hooks import HookedEngine
-from privacy.dpsgd.layers import EmbeddingRows, OuterProducts, ParameterGradients, WrittenOut
+from privacy.dpsgd.layers import EmbeddingRows
 
 USERS, PLACES, IN, OUT, ITEMS = 6, 7, 5, 4, 9
 ENGINES = pytest.mark.parametrize("engine", [GhostEngine, HookedEngine], ids=["ghost", "hooks"])
@@ -103,10 +104,8 @@ def test_a_layers_gradients_are_autograds(name: str, engine: type[GhostEngine] |
     np.testing.assert_allclose(np.stack([found.row(user) for user in range(USERS)]), expected, atol=1e-13)
     norms = np.linalg.norm(expected, axis=1)
     np.testing.assert_allclose(found.norms, norms, rtol=1e-13)
-    found.check_total(1.0)
-    total = np.ones(expected.shape[1])
-    found.add_clipped(0.5, "flat", total)
-    np.testing.assert_allclose(total - 1, clip_factors(norms, 0.5) @ expected, atol=1e-13)
+    total = found.clipped_sum(0.5, "flat")
+    np.testing.assert_allclose(total, clip_factors(norms, 0.5) @ expected, atol=1e-13)
 
 
 @ENGINES
@@ -129,39 +128,44 @@ def test_a_padding_row_is_not_trained_and_not_counted() -> None:
     found, expected = found_and_expected("padded embedding", GhostEngine)
     np.testing.assert_allclose(np.stack([found.row(user) for user in range(USERS)]), expected, atol=1e-13)
     np.testing.assert_allclose(found.norms, np.linalg.norm(expected, axis=1), rtol=1e-13)
-    found.check_total(1.0)
 
 
-def test_opacus_own_sampler_counts_the_padding_row_and_is_caught() -> None:
-    found, _ = found_and_expected("padded embedding", HookedEngine)
-    with pytest.raises(PerUserGradientError, match="do not add up"):
-        found.check_total(1.0)
+def test_opacus_own_sampler_counts_the_padding_row_and_a_user_alone_shows_it() -> None:
+    model, inputs = layer("padded embedding")
+    inputs[:, 0] = 0
+    with pytest.raises(PerUserGradientError, match="not the one of that user alone"):
+        PerUserGradients(model, loss_per_user, 1.0, mode="hooks").clipped_sum(inputs)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 4, USERS])
+@pytest.mark.parametrize("name", ["linear on positions", "deep"])
+def test_nothing_depends_on_how_many_users_are_written_out_at_a_time(
+    name: str, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, expected = found_and_expected(name, GhostEngine)
+    values = sum(p.numel() for key, p in layer(name)[0].named_parameters() if key.endswith("weight"))
+    monkeypatch.setattr(ghost, "CACHED_BYTES", at_once * values * 8)
+    found, _ = found_and_expected(name, GhostEngine)
+    in_parts = found.clipped_sum(0.5, "flat")
+    np.testing.assert_allclose(found.norms, np.linalg.norm(expected, axis=1), rtol=1e-13)
+    np.testing.assert_allclose(in_parts, whole.clipped_sum(0.5, "flat"), atol=1e-14)
+    assert sum(len(norms) for norms, _ in found._written_out()) == USERS
+    assert max(len(norms) for norms, _ in found._written_out()) == at_once
+
+
+@pytest.mark.parametrize("name", ["linear", "linear on positions", "deep"])
+def test_autograd_sums_no_weights_of_linear_layers(name: str) -> None:
+    """Each user's own are enough, and as dear as the sum."""
+    model, inputs = layer(name)
+    products: list[torch.Size] = []
+    for parameter in model.parameters():
+        parameter.register_hook(lambda gradient: products.append(gradient.shape))
+    GhostEngine(model, list(model.parameters()), loss_per_user).gradients((inputs,))
+    assert products
+    assert all(len(shape) == 1 for shape in products)
 
 
 def test_a_history_that_names_one_item_only_has_one_row() -> None:
     items = torch.full((2, PLACES), 3)
     found = EmbeddingRows(items, rows(PLACES, OUT)[:2], ITEMS, None)
     np.testing.assert_allclose(found.norms, rows(PLACES, OUT)[:2].sum(1).norm(dim=1))
-
-
-@pytest.mark.parametrize(
-    "gradients",
-    [
-        OuterProducts(rows(IN), rows(OUT)),
-        WrittenOut(rows(OUT, IN)),
-        WrittenOut(rows(OUT)),
-        EmbeddingRows(histories(PLACES), rows(PLACES, OUT), ITEMS, None),
-    ],
-    ids=["outer", "matrix", "vector", "embedding"],
-)
-def test_a_probe_sees_a_single_wrong_coordinate(gradients: ParameterGradients) -> None:
-    shapes = {OUT * IN: (OUT, IN), OUT: (OUT,), ITEMS * OUT: (ITEMS, OUT)}
-    shape = torch.Size(shapes[gradients.row(0).numel()])
-    total = torch.stack([gradients.row(user) for user in range(USERS)]).sum(0).reshape(shape)
-    for seed in range(20):
-        probe = Probe(shape, torch.Generator().manual_seed(seed))
-        assert float(probe.left.norm() * probe.right.norm()) == pytest.approx(1)
-        assert gradients.along(probe) == pytest.approx(probe.of(total), abs=1e-12)
-        wrong = total.clone()
-        wrong.view(-1)[seed % total.numel()] += 1e-3
-        assert abs(gradients.along(probe) - probe.of(wrong)) > 1e-9
