@@ -10,10 +10,10 @@ from rich.table import Table
 
 from policies.plans.models import SequenceModel
 from policies.plans.plan import Plan
-from policies.plans.price import plan_epsilon_pld, schedule
+from policies.plans.price import schedule
 from silo.demo.dataset import DemoData
 from silo.demo.local_noise import local_noise_plan
-from silo.demo.outcome import Outcome, cell, metrics_of, spent, traffic
+from silo.demo.outcome import Outcome, cell, metrics_of, promised, traffic
 from silo.demo.settings import DemoSettings
 from silo.model_card import privacy_statement
 
@@ -71,27 +71,10 @@ def as_json(settings: DemoSettings, data: DemoData, outcomes: Sequence[Outcome])
             "notes": list(data.notes),
         },
         "model": _model(plan),
-        "privacy": privacy_of(first),
+        "privacy": {"unit": plan.privacy.unit, **promised(first)},
         **metrics_of(outcomes),
         "secure_sum": secure_sum(first),
         "seconds": first.seconds,
-    }
-
-
-def privacy_of(outcome: Outcome) -> dict[str, Any]:
-    """What was promised, and what it took."""
-    plan = outcome.world.plan()
-    return {
-        "unit": plan.privacy.unit,
-        "neighboring_relation": plan.privacy.neighboring_relation,
-        "target_epsilon": plan.privacy.target_epsilon,
-        "target_delta": plan.privacy.target_delta,
-        "epsilon_pld": plan_epsilon_pld(plan),
-        "noise_placement": plan.privacy.noise_placement,
-        "colluding_silos": plan.privacy.colluding_silos,
-        "max_silos_per_user": plan.privacy.max_silos_per_user,
-        "noise_multiplier": plan.privacy.noise_multiplier,
-        "per_silo_spent": spent(outcome.world),
     }
 
 

@@ -9,8 +9,8 @@ from rich.panel import Panel
 
 from policies.plans.models import LanguageModel
 from silo.demo.language.dataset import LanguageData
-from silo.demo.outcome import Outcome, metrics_of
-from silo.demo.report import PROMISE, SPOILING, costs, privacy_of, secure_sum, table_of
+from silo.demo.outcome import Outcome, metrics_of, promised
+from silo.demo.report import PROMISE, SPOILING, costs, secure_sum, table_of
 from silo.model_card import privacy_statement
 
 HEADINGS = {
@@ -43,7 +43,8 @@ ONLY_PRODUCTS = (
 def as_json(data: LanguageData, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Everything a machine may want to know; spending, traffic and times are the first seed's."""
     first = outcomes[0]
-    model, shops = first.world.plan().model, (*data.members, data.newcomer)
+    plan, shops = first.world.plan(), (*data.members, data.newcomer)
+    model = plan.model
     if not isinstance(model, LanguageModel):
         raise RuntimeError("a language demo has a language plan")
     return {
@@ -68,7 +69,7 @@ def as_json(data: LanguageData, outcomes: Sequence[Outcome]) -> dict[str, Any]:
             "dimensions": model.dimensions,
             "hidden": model.hidden,
         },
-        "privacy": privacy_of(first),
+        "privacy": {"unit": plan.privacy.unit, **promised(first)},
         **metrics_of(outcomes),
         "adopted": dict(first.sessions),
         "secure_sum": secure_sum(first),
