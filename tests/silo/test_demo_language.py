@@ -19,6 +19,7 @@ from silo.demo.dataset import NO_ORDER
 from silo.demo.language.dataset import LEAST_ITEMS, LanguageData, Shop, prepare
 from silo.demo.language.demo import LanguageDemo
 from silo.demo.language.harness import PLAIN, _over_shops, _together, simulations
+from silo.demo.language.report import verdict
 from silo.demo.language.staging import LanguageStaging
 from silo.demo.settings import DemoSettings
 from silo.evaluation import evaluate
@@ -137,6 +138,23 @@ def test_both_together_are_half_and_half_whatever_their_scales() -> None:
     [both] = _together([texts], [counts])
     scores = both.scores(sp.csr_matrix((1, 4)))[0]
     np.testing.assert_allclose(scores, np.array([0.0, -2.0, 0.0, 2.0]) / sqrt(5), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (
+            0.3,
+            "The others bring a shop ndcg@20 +20.0 %, federated + own popularity against silo alone + own",
+        ),
+        (0.25, "The others bring a shop nothing on this data: ndcg@20 +0.0 %, "),
+        (0.2, "The others bring a shop nothing on this data: ndcg@20 -20.0 %, "),
+    ],
+)
+def test_it_says_plainly_what_the_others_bring(value: float, said: str) -> None:
+    metrics = {"federated_and_popularity": {"ndcg@20": value}, "alone_and_popularity": {"ndcg@20": 0.25}}
+    found = verdict({"metrics": metrics}, *metrics, "The others bring a shop")
+    assert found.startswith(said)
 
 
 def test_without_the_extra_it_says_what_to_install_before_anything_is_made(

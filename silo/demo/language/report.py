@@ -34,6 +34,7 @@ LEGEND = (
     "+ own popularity: both, standardised for each person, half and half; nothing was chosen\n"
     "There is no pooled row: no item is in two lists, and all rows in one place would rank another list"
 )
+JUDGED_BY = "ndcg@20"
 ONLY_PRODUCTS = (
     "Only federated (private), adopted and popularity are what a silo has, and sums of these; the other rows "
     "were computed by the demo's harness, which owns all data as no party does, and are charged to no ledger."
@@ -89,8 +90,19 @@ def for_people(found: dict[str, Any], outcomes: Sequence[Outcome]) -> list[objec
     return [
         table_of(found, how, HEADINGS, seeds),
         LEGEND,
+        verdict(found, "federated_and_popularity", "alone_and_popularity", "The others bring a shop"),
         table_of(found, newcomer, NEWCOMER_HEADINGS, seeds),
+        verdict(found, "newcomer_and_popularity", "newcomer_popularity", f"Adopting brings {later}"),
         *costs(found),
         Panel(f"{privacy_statement(plan)} {SPOILING} {ONLY_PRODUCTS}", title=PROMISE, title_align="left"),
         *(f"note: {note}" for note in data["notes"]),
     ]
+
+
+def verdict(found: dict[str, Any], better: str, than: str, whom: str) -> str:
+    """What one row has over another, plainly; one number without an error bar, of people measured once."""
+    headings = HEADINGS | NEWCOMER_HEADINGS
+    value, other = (found["metrics"][column][JUDGED_BY] for column in (better, than))
+    gained = 100 * (value / other - 1) if other > 0 else 0.0
+    figures = f"{JUDGED_BY} {gained:+.1f} %, {headings[better]} against {headings[than]}"
+    return f"{whom} {figures}." if gained > 0 else f"{whom} nothing on this data: {figures}."
