@@ -210,7 +210,7 @@ def _targets(architecture: str, seeds: Sequence[dict[str, dict[str, float]]]) ->
             is_met = _met(found >= COLD_TARGET)
             rows.append([architecture, promise, name, f"{found:.3f}", f">= {COLD_TARGET:.2f}", is_met])
         ahead = [seed[HALVES][promise] - seed[ALONE][promise] for seed in seeds]
-        is_met = _met(np.mean(ahead) > np.std(ahead))
+        is_met = _met(np.mean(ahead) > np.std(ahead)) if len(ahead) > 1 else "one seed"
         rows.append(
             [architecture, promise, "2 silos above alone", _spread(ahead), "> 0 by more than ±", is_met]
         )
@@ -222,7 +222,7 @@ def _met(is_met: bool | np.bool_) -> str:
 
 
 def _spread(values: Sequence[float]) -> str:
-    return f"{np.mean(values):.3f} ± {np.std(values):.3f}"
+    return f"{np.mean(values):.3f}" + (f" ± {np.std(values):.3f}" if len(values) > 1 else "")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
