@@ -36,8 +36,6 @@ def test_texts_rank_items_that_nobody_touched() -> None:
 
 def test_silos_that_sell_different_things_learn_more_together_than_alone() -> None:
     together, alone = "2 silos, own lists", "alone, own lists"
-    for architecture, seeds in measured().items():
-        for seed in seeds:
-            for promise in ("epsilon 4", "epsilon 8"):
-                figures = seed[together][promise], seed[alone][promise], seed[together]["untrained"]
-                assert figures == tuple(sorted(figures, reverse=True)), (architecture, promise)
+    for seed in measured()["bottleneck"]:
+        for promise in ("epsilon 4", "epsilon 8"):
+            assert seed[together][promise] > seed[alone][promise] > seed[together]["untrained"]
