@@ -149,7 +149,7 @@ class Scene:
         """Weights that public people are trained to, without noise, and the model they make."""
         people = (self.public,) * len(SILOS)  # a plan has several silos; the one that trains counts a share
         plan = self.plan(people, PUBLIC_EPSILON)
-        family, state = learn(Simulation(plan, people[:1], 1, 0.0, is_clamped=False))
+        [family], state = learn(Simulation(plan, people[:1], 1, 0.0, is_clamped=False))
         return family.checkpoint(state) or {}, family.finish(state)
 
     def federation(self, epsilon: float) -> Simulation:

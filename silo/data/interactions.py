@@ -151,6 +151,13 @@ class Interactions:
         frame = self.frame.with_columns(index.gather(self.frame["user_index"]).alias("user_index"))
         return Interactions(tuple(user_ids), frame, self.catalogue)
 
+    def over(self, catalogue: Catalogue) -> Interactions:
+        """The rows about items of another list, under its indices; the same people under theirs."""
+        place = {item_id: index for index, item_id in enumerate(catalogue.item_ids)}
+        moved = np.array([place.get(item_id, -1) for item_id in self.catalogue.item_ids], dtype=np.int64)
+        frame = self.frame.with_columns(pl.Series("item_index", moved[self._items]))
+        return Interactions(self.user_ids, frame.filter(pl.col("item_index") >= 0), catalogue)
+
     @cached_property
     def _user_index(self) -> dict[str, int]:
         return {user_id: index for index, user_id in enumerate(self.user_ids)}

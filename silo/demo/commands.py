@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Partition(enum.StrEnum):
-    """What the silos have in common."""
+    """What tells the silos apart."""
 
     HORIZONTAL = "horizontal"
     VERTICAL = "vertical"
@@ -39,7 +39,7 @@ def demo(
     *,
     partition: Annotated[
         Partition,
-        typer.Option(help="Same items and different people, or same people and different data."),
+        typer.Option(help="Different people, or same people and different data."),
     ] = Partition.HORIZONTAL,
     data: Annotated[Path | None, typer.Option(help="A data set; default: the built-in marketplace.")] = None,
     data_format: Annotated[Format | None, typer.Option("--format", help="How it is written.")] = None,
@@ -90,7 +90,6 @@ def demo(
 def _run_horizontal(
     common: dict[str, Any], options: HorizontalOptions, others: VerticalOptions, report: Report
 ) -> tuple[dict[str, Any], list[object]]:
-    from silo.demo.horizontal import HorizontalDemo
     from silo.demo.options import given_of, refuse_options_of
     from silo.demo.recording import run_recording
     from silo.demo.running import run_demo
@@ -100,6 +99,12 @@ def _run_horizontal(
     given = given_of(options)
     renamed = {"silos": "num_silos", "model": "family"}
     settings = DemoSettings(**common, **{renamed.get(name, name): given[name] for name in given}).check()
+    if settings.is_language:
+        from silo.demo.language.demo import LanguageDemo
+
+        return run_demo(LanguageDemo(settings), report)
+    from silo.demo.horizontal import HorizontalDemo
+
     return run_recording(settings, report) if settings.record else run_demo(HorizontalDemo(settings), report)
 
 

@@ -17,7 +17,7 @@ from silo.data.splits import hold_out, partition_by_taste
 from silo.data.synthetic import marketplace
 from silo.demo.settings import DemoSettings, DemoSplit
 
-NO_ORDER = "No row has a time: histories are sets, which a sequence model reads in an order by hash."
+NO_ORDER = "No row has a time: histories are sets, which this model reads in an order by hash."
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,18 @@ class DemoData:
 
     def rows_of(self, silo: int) -> pl.DataFrame:
         """Training rows of one silo, with external ids: what goes into its directory."""
-        mine = self.train.select(self.users_of(silo))
-        users = pl.Series("user_id", mine.user_ids, dtype=pl.String)
-        items = pl.Series("item_id", self.catalogue.item_ids, dtype=pl.String)
-        return mine.frame.select(
-            users.gather(mine.frame["user_index"]).alias("user_id"),
-            items.gather(mine.frame["item_index"]).alias("item_id"),
-            pl.col("timestamp"),
-        )
+        return with_ids(self.train.select(self.users_of(silo)))
+
+
+def with_ids(rows: Interactions) -> pl.DataFrame:
+    """Rows with external ids, as an institution would keep them."""
+    users = pl.Series("user_id", rows.user_ids, dtype=pl.String)
+    items = pl.Series("item_id", rows.catalogue.item_ids, dtype=pl.String)
+    return rows.frame.select(
+        users.gather(rows.frame["user_index"]).alias("user_id"),
+        items.gather(rows.frame["item_index"]).alias("item_id"),
+        pl.col("timestamp"),
+    )
 
 
 def load_set(settings: DemoSettings, seed: int) -> PublicSet:
@@ -71,23 +75,35 @@ def prepare(settings: DemoSettings, source: PublicSet, seed: int) -> DemoData:
     Raises:
         DataError: more silos than users, or a split the rows do not allow.
     """
-    everything, _ = clean(source.rows, source.catalogue, max_interactions_per_user=len(source.catalogue))
-    if everything.num_users < settings.num_silos:
-        raise DataError(
-            f"{settings.num_silos} silos for {everything.num_users} users", remedy="choose fewer --silos"
-        )
-    split, notes = _split_of(settings, everything), source.notes
-    if settings.is_sequence and not _has_times(everything):
-        notes = (*notes, NO_ORDER)
+    everything = everybody(source, settings.num_silos)
+    split, notes = split_of(settings, everything), notes_on(settings, source, everything)
     train, held_out = hold_out(everything, split, seed=seed)
     silo_of = partition_by_taste(train.matrix(), settings.num_silos, seed)
     return DemoData(source.name, source.catalogue, train, held_out, silo_of, split, notes)
 
 
-def _split_of(settings: DemoSettings, rows: Interactions) -> DemoSplit:
+def everybody(source: PublicSet, num_parts: int) -> Interactions:
+    """All rows, cleaned.
+
+    Raises:
+        DataError: fewer people than parts to put them into.
+    """
+    rows, _ = clean(source.rows, source.catalogue, max_interactions_per_user=len(source.catalogue))
+    if rows.num_users < num_parts:
+        raise DataError(f"{num_parts} silos for {rows.num_users} users", remedy="choose fewer --silos")
+    return rows
+
+
+def split_of(settings: DemoSettings, rows: Interactions) -> DemoSplit:
+    """How rows are held out: as asked, or by what the model is for and the rows can tell."""
     if settings.split is not None:
         return settings.split
-    return "last" if settings.is_sequence and _has_times(rows) else "random"
+    return "last" if (settings.is_sequence or settings.is_language) and _has_times(rows) else "random"
+
+
+def notes_on(settings: DemoSettings, source: PublicSet, rows: Interactions) -> tuple[str, ...]:
+    """What a reader of the figures must know."""
+    return (*source.notes, *([NO_ORDER] if settings.reads_order and not _has_times(rows) else []))
 
 
 def _has_times(rows: Interactions) -> bool:

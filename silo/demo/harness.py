@@ -20,6 +20,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -50,6 +51,7 @@ COLUMNS = (
 POOLED = ("pooled_private", "pooled_same_noise", "pooled_plain")
 
 Report = Callable[[str], None]
+Learnt = TypeVar("Learnt")
 
 
 def measure(world: World, data: DemoData, job: str, report: Report) -> dict[str, Metrics]:
@@ -100,12 +102,18 @@ def _rows(world: World, plan: Plan, name: str) -> Interactions:
 
 
 def _learn(wanted: Mapping[str, Simulation], report: Report) -> dict[str, ShippedModel]:
+    return learn_all(simulate, wanted, report)
+
+
+def learn_all(
+    learn: Callable[[Simulation], Learnt], wanted: Mapping[str, Simulation], report: Report
+) -> dict[str, Learnt]:
     """Learn all models, the longest first, as many at once as there are processors."""
     context = multiprocessing.get_context("spawn")
-    found: dict[str, ShippedModel] = {}
+    found: dict[str, Learnt] = {}
     with ProcessPoolExecutor(min(os.cpu_count() or 1, len(wanted)), mp_context=context) as pool:
         names = sorted(wanted, key=lambda name: -wanted[name].cost)
-        running = {pool.submit(simulate, wanted[name]): name for name in names}
+        running = {pool.submit(learn, wanted[name]): name for name in names}
         for done in as_completed(running):
             found[running[done]] = done.result()
             report(f"the same method outside the federation: {len(found)} of {len(wanted)} models")

@@ -19,6 +19,7 @@ class Model(enum.StrEnum):
     ITEM_GRAPH = "item-graph"
     AUTOENCODER = "autoencoder"
     SEQUENCE = "sequence"
+    LANGUAGE = "language"
 
 
 class Placement(enum.StrEnum):
@@ -37,20 +38,30 @@ class Split(enum.StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class HorizontalOptions:
-    """Horizontal: institutions with the same items and different people."""
+    """Horizontal: institutions with different people."""
 
     silos: Annotated[int | None, typer.Option(help="Number of institutions; default: 4.")] = None
     colluding_silos: Annotated[
         int | None,
         typer.Option(help="Silos that may help the coordinator; default: 1, or all others with silo noise."),
     ] = None
-    model: Annotated[Model | None, typer.Option(help="Model family; default: item-graph.")] = None
+    model: Annotated[
+        Model | None,
+        typer.Option(
+            help="Model family; default: item-graph. language: every institution has items of its own and "
+            "reads their texts; nothing is pooled there, as no item is in two lists."
+        ),
+    ] = None
     architecture: Annotated[
-        Literal["transformer", "masked", "gru", "lstm", "cnn"] | None,
-        typer.Option(help="sequence: what reads a history in its order; default: transformer."),
+        Literal["transformer", "masked", "gru", "lstm", "cnn", "bottleneck"] | None,
+        typer.Option(
+            help="sequence, language: what reads a history in its order; default: transformer. "
+            "language also, and by default, bottleneck, which adds it up."
+        ),
     ] = None
     rounds: Annotated[
-        int | None, typer.Option(help="Trained: secure sums; default: autoencoder 60, sequence 20.")
+        int | None,
+        typer.Option(help="Trained: secure sums; default: autoencoder 60, sequence 20, language 30."),
     ] = None
     noise_placement: Annotated[
         Placement | None, typer.Option(help="Trained: shared noise, or each silo's own.")
@@ -63,7 +74,9 @@ class HorizontalOptions:
     ] = None
     split: Annotated[
         Split | None,
-        typer.Option(help="Which rows are held out; default: random, sequence last if rows have times."),
+        typer.Option(
+            help="Which rows are held out; default: random, sequence and language last if rows have times."
+        ),
     ] = None
     record: Annotated[
         bool,

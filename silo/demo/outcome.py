@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from federation.job_state import JobState
+from policies.plans.price import plan_epsilon_pld
 from privacy.ledger.ledger import AccountStatus
 from silo.demo.world import World
 from silo.site import Site
@@ -63,6 +64,22 @@ def cell(found: Mapping[str, Any], column: str, name: str, seeds: int) -> str:
     """One figure for people, with its spread where there are several seeds."""
     value = f"{found['metrics'][column][name]:.4f}"
     return value if seeds == 1 else f"{value} ± {found['metrics_std'][column][name]:.4f}"
+
+
+def promised(outcome: Outcome) -> dict[str, Any]:
+    """The promise as the plan has it, what a second accountant says, and what each silo has spent."""
+    plan = outcome.world.plan()
+    return {
+        "neighboring_relation": plan.privacy.neighboring_relation,
+        "target_epsilon": plan.privacy.target_epsilon,
+        "target_delta": plan.privacy.target_delta,
+        "epsilon_pld": plan_epsilon_pld(plan),
+        "noise_placement": plan.privacy.noise_placement,
+        "colluding_silos": plan.privacy.colluding_silos,
+        "max_silos_per_user": plan.privacy.max_silos_per_user,
+        "noise_multiplier": plan.privacy.noise_multiplier,
+        "per_silo_spent": spent(outcome.world),
+    }
 
 
 def spent(world: World) -> dict[str, dict[str, Any]]:

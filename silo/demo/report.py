@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.panel import Panel
@@ -10,10 +10,10 @@ from rich.table import Table
 
 from policies.plans.models import SequenceModel
 from policies.plans.plan import Plan
-from policies.plans.price import plan_epsilon_pld, schedule
+from policies.plans.price import schedule
 from silo.demo.dataset import DemoData
 from silo.demo.local_noise import local_noise_plan
-from silo.demo.outcome import Outcome, cell, metrics_of, spent, traffic
+from silo.demo.outcome import Outcome, cell, metrics_of, promised, traffic
 from silo.demo.settings import DemoSettings
 from silo.model_card import privacy_statement
 
@@ -40,6 +40,15 @@ LEGEND_OF_GRADIENTS = (
     "federated, own noise: federated averaging, {steps} local steps in each of {rounds} rounds, the whole "
     "noise in every silo, same epsilon"
 )
+PROMISE = "What is promised"
+SPOILING = (
+    "A malicious silo can spoil a model, within its clipped and range-checked contribution; n-1 colluding "
+    "silos learn the last one's noised share."
+)
+ONLY_PRODUCT = (
+    "Only federated (private) is a product; the other columns were computed by the demo's harness, which "
+    "owns all data as no party does, and are charged to no ledger."
+)
 SHOWN = ("ndcg@20", "recall@20", "hit_rate@10", "mrr@10")
 
 
@@ -62,18 +71,7 @@ def as_json(settings: DemoSettings, data: DemoData, outcomes: Sequence[Outcome])
             "notes": list(data.notes),
         },
         "model": _model(plan),
-        "privacy": {
-            "unit": plan.privacy.unit,
-            "neighboring_relation": plan.privacy.neighboring_relation,
-            "target_epsilon": plan.privacy.target_epsilon,
-            "target_delta": plan.privacy.target_delta,
-            "epsilon_pld": plan_epsilon_pld(plan),
-            "noise_placement": plan.privacy.noise_placement,
-            "colluding_silos": plan.privacy.colluding_silos,
-            "max_silos_per_user": plan.privacy.max_silos_per_user,
-            "noise_multiplier": plan.privacy.noise_multiplier,
-            "per_silo_spent": spent(first.world),
-        },
+        "privacy": {"unit": plan.privacy.unit, **promised(first)},
         **metrics_of(outcomes),
         "secure_sum": secure_sum(first),
         "seconds": first.seconds,
@@ -109,28 +107,40 @@ def secure_sum(outcome: Outcome) -> dict[str, Any]:
 def for_people(found: dict[str, Any], outcomes: Sequence[Outcome]) -> list[object]:
     """The table, what was spent, what it cost, and the promise in words."""
     plan = outcomes[0].world.plan()
-    seeds = len(outcomes)
-    title = f"{found['data']['name']}, {_in_words(found)}, epsilon {plan.privacy.target_epsilon:g}"
-    table = Table(title=f"{title}: mean over {seeds} seed{'s' if seeds > 1 else ''}", title_justify="left")
+    return [
+        table_of(found, f"{found['data']['name']}, {_in_words(found)}", HEADINGS, len(outcomes)),
+        LEGEND + _legend_of_family(plan),
+        *costs(found),
+        Panel(f"{privacy_statement(plan)} {SPOILING} {ONLY_PRODUCT}", title=PROMISE, title_align="left"),
+        *(f"note: {note}" for note in found["data"]["notes"]),
+    ]
+
+
+def table_of(found: dict[str, Any], about: str, headings: Mapping[str, str], seeds: int) -> Table:
+    """The figures of the rows that have a heading; the product's own row stands out."""
+    epsilon = found["privacy"]["target_epsilon"]
+    title = f"{about}, epsilon {epsilon:g}: mean over {seeds} seed{'s' if seeds > 1 else ''}"
+    table = Table(title=title, title_justify="left")
     table.add_column("", no_wrap=True)
     for name in SHOWN:
         table.add_column(name, justify="right", no_wrap=True)
-    for column in found["metrics"]:
+    for column in (column for column in found["metrics"] if column in headings):
         cells = [cell(found, column, name, seeds) for name in SHOWN]
-        table.add_row(HEADINGS[column], *cells, style="bold" if column == "federated_private" else None)
+        table.add_row(headings[column], *cells, style="bold" if column == "federated_private" else None)
+    return table
+
+
+def costs(found: dict[str, Any]) -> list[str]:
+    """Bytes and epsilon of each silo."""
     sums = found["secure_sum"]
     up, down = sums["bytes_up_per_silo"], sums["bytes_down_per_silo"]
     by_silo = found["privacy"]["per_silo_spent"].items()
     spending = ", ".join(f"{name} {about['epsilon']:.3f}" for name, about in by_silo)
     return [
-        table,
-        LEGEND + _legend_of_family(plan),
         f"Each silo sent {up / 1e6:.2f} MB ({sums['ratio_to_float32']:.2f} x float32 of "
         f"{sums['values']:,} values) and fetched {down / 1e6:.2f} MB.",
         f"Epsilon spent, by each silo's own ledger: {spending} "
         f"(PLD, tighter, for information: {found['privacy']['epsilon_pld']:.3f}).",
-        Panel(privacy_statement(plan) + " " + LIMITS, title="What is promised", title_align="left"),
-        *(f"note: {note}" for note in found["data"]["notes"]),
     ]
 
 
@@ -145,10 +155,3 @@ def _legend_of_family(plan: Plan) -> str:
         return LEGEND_OF_STATISTICS
     training = local_noise_plan(plan).training
     return LEGEND_OF_GRADIENTS.format(steps=training.local_steps, rounds=training.rounds)
-
-
-LIMITS = (
-    "A malicious silo can spoil a model, within its clipped and range-checked contribution; n-1 colluding "
-    "silos learn the last one's noised share. Only federated (private) is a product; the other columns were "
-    "computed by the demo's harness, which owns all data as no party does, and are charged to no ledger."
-)

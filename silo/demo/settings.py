@@ -7,19 +7,23 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from policies.plans.drafting import Draft
-from policies.plans.models import ArchitectureName
+from policies.plans.models import LanguageArchitectureName
 from privacy.errors import UsageError
 from silo.demo.common_settings import CommonSettings, Limit, require
 
-DemoFamily = Literal["popularity", "item-graph", "autoencoder", "sequence"]
+DemoFamily = Literal["popularity", "item-graph", "autoencoder", "sequence", "language"]
 DemoSplit = Literal["random", "last"]
 NoisePlacement = Literal["federation", "silo"]
 MAX_INTERACTIONS_PER_USER = 200
-GRADIENT_FAMILIES: Final = ("autoencoder", "sequence")
+GRADIENT_FAMILIES: Final = ("autoencoder", "sequence", "language")
 SEQUENCE_OPTIONS: Final = {"--features": 40, "--hidden": 16, "--places": 10, "--learning-rate": 0.02}
 SEQUENCE_ROUNDS: Final = 20
 """So that a laptop learns all rows of the table in minutes; what ``plan new`` takes is nine times the work.
 On the marketplace of seed 100 twenty such steps led as far as forty of half the size."""
+LANGUAGE_NETWORK_OPTIONS: Final = {"--places": 10, "--learning-rate": 0.02}
+LANGUAGE_ROUNDS: Final = 30
+BOTTLENECK: Final = "bottleneck"
+"""What a demo's ``language`` model is: with so few people noise leaves little of an order."""
 VERIFIED_ROUNDS: Final = 0.1
 MIN_CANARIES: Final = 16
 MAX_CANARIES: Final = 100_000
@@ -36,10 +40,12 @@ class DemoSettings(CommonSettings):
         colluding_silos: silos that may pool what they know with the coordinator; None is 1, or all others
             where each silo's own noise suffices.
         family: model family.
-        architecture: of a ``sequence`` model; None, here and below, is what ``plan new`` would take.
-        split: how rows are held out of the silos' directories; None is the last item of each person for a
-            ``sequence`` model where rows have times, else at random.
-        rounds: training rounds of a gradient family; a ``sequence`` model is given ``SEQUENCE_ROUNDS``.
+        architecture: of a ``sequence`` or ``language`` model; None is ``BOTTLENECK`` for the latter and, here
+            and below, what ``plan new`` would take.
+        split: how rows are held out of the silos' directories; None is the last item of each person for
+            these two where rows have times, else at random.
+        rounds: training rounds of a gradient family; these two are given ``SEQUENCE_ROUNDS`` and
+            ``LANGUAGE_ROUNDS``.
         local_steps: noised steps of a silo between two sums.
         noise_placement: whether shares add up to the promised noise, or each silo's own noise suffices.
         sample_rate: Poisson probability of each person in a step.
@@ -50,7 +56,7 @@ class DemoSettings(CommonSettings):
     num_silos: int = 4
     colluding_silos: int | None = None
     family: DemoFamily = "item-graph"
-    architecture: ArchitectureName | None = None
+    architecture: LanguageArchitectureName | None = None
     split: DemoSplit | None = None
     rounds: int | None = None
     local_steps: int | None = None
@@ -97,6 +103,12 @@ class DemoSettings(CommonSettings):
         )
 
     def _check_recording(self) -> None:
+        if self.record and self.is_language:
+            raise UsageError(
+                "silos with lists of their own are not recorded: canaries are made for one list",
+                where="--record",
+                remedy="leave it out, or choose another --model",
+            )
         if self.record and self.num_seeds > 1:
             raise UsageError("one job is recorded at a time", where="--seeds", remedy="leave it out")
         if self.canaries is not None and not self.record:
@@ -126,11 +138,17 @@ class DemoSettings(CommonSettings):
                     where=option,
                     remedy=f"leave it out, or choose --model {' or '.join(GRADIENT_FAMILIES)}",
                 )
-        if self.architecture is not None and not self.is_sequence:
+        if self.architecture is not None and not (self.is_sequence or self.is_language):
             raise UsageError(
                 f"{self.family} reads no history in its order",
                 where="--architecture",
-                remedy="leave it out, or choose --model sequence",
+                remedy="leave it out, or choose --model sequence or language",
+            )
+        if self.architecture == BOTTLENECK and self.is_sequence:
+            raise UsageError(
+                "a bottleneck reads no history in its order",
+                where="--architecture",
+                remedy="choose another, or --model language",
             )
 
     def _check_placement(self) -> None:
@@ -166,6 +184,16 @@ class DemoSettings(CommonSettings):
         return self.family == "sequence"
 
     @property
+    def is_language(self) -> bool:
+        """Whether every silo ranks a list of its own, by the texts of its items."""
+        return self.family == "language"
+
+    @property
+    def reads_order(self) -> bool:
+        """Whether the model reads histories in their order."""
+        return self.is_sequence or (self.is_language and self.architecture not in {None, BOTTLENECK})
+
+    @property
     def is_sampled(self) -> bool:
         """Whether a step takes a random part of the people, which needs Rényi accounting."""
         return self.is_gradient and (Draft.sample_rate if self.sample_rate is None else self.sample_rate) < 1
@@ -192,7 +220,14 @@ class DemoSettings(CommonSettings):
     @property
     def silo_names(self) -> tuple[str, ...]:
         """The institutions: shop-a, shop-b and so on."""
-        letters = string.ascii_lowercase
-        return tuple(
-            f"shop-{letters[i]}" if i < len(letters) else f"shop-{i + 1}" for i in range(self.num_silos)
-        )
+        return tuple(map(_shop_name, range(self.num_silos)))
+
+    @property
+    def newcomer_name(self) -> str:
+        """The next institution, which is in no job."""
+        return _shop_name(self.num_silos)
+
+
+def _shop_name(number: int) -> str:
+    letters = string.ascii_lowercase
+    return f"shop-{letters[number]}" if number < len(letters) else f"shop-{number + 1}"

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from policies.plans.plan import Plan
 from policies.plans.price import RoundShape, schedule
 from privacy.noise import DiscreteGaussian, WordSource
+from silo.data.catalogue import Catalogue
 from silo.data.interactions import Interactions
 from silo.models.base import Family, Integers, State, get_family
 from silo.models.shipped import ShippedModel
@@ -65,33 +66,37 @@ def pooled(rows: Sequence[Interactions]) -> Interactions:
 
 
 def simulate(simulation: Simulation) -> ShippedModel:
-    """Learn one model, on one thread."""
-    family, state = learn(simulation)
-    return family.finish(state)
+    """Learn one model, over the items of the first party, on one thread."""
+    families, state = learn(simulation)
+    return families[0].finish(state)
 
 
-def learn(simulation: Simulation) -> tuple[Family, State]:
-    """A family and its state after all rounds, on one thread."""
+def simulate_each(simulation: Simulation) -> list[ShippedModel]:
+    """Learn what each party makes of the common state, over its own items."""
+    families, state = learn(simulation)
+    return [family.finish(state) for family in families]
+
+
+def learn(simulation: Simulation) -> tuple[list[Family], State]:
+    """A family for each party, and the state that they share after all rounds, on one thread."""
     from threadpoolctl import threadpool_limits
 
     plan = simulation.plan
-    families = [
-        _family(simulation) for _ in simulation.parties
-    ]  # one each: a family keeps the rows it saw last
-    leader = families[0]
+    # One each: a family keeps the rows it saw last, and a party may rank items of its own.
+    families = [_family(simulation, rows.catalogue) for rows in simulation.parties]
     with threadpool_limits(1):
-        state = leader.initial_state()
+        state = families[0].initial_state()
         for index, shape in enumerate(schedule(plan)):
             if shape.purpose == "metrics":
                 continue
             sums: NDArray[np.int64] = np.zeros(shape.values, np.int64)
             for family, rows in zip(families, simulation.parties, strict=True):
                 sums += _contribution(simulation, family, rows, state, index, shape)
-            state = leader.absorb(state, sums, index, shape, len(simulation.parties))
-    return leader, state
+            state = families[0].absorb(state, sums, index, shape, len(simulation.parties))
+    return families, state
 
 
-def _family(simulation: Simulation) -> Family:
+def _family(simulation: Simulation, catalogue: Catalogue) -> Family:
     """The plan's family, told how much noise its counts have and how many people a party stands for.
 
     The plan's ``expected_batch_size`` is that of all its silos; a party of several is told of as many more.
@@ -102,7 +107,7 @@ def _family(simulation: Simulation) -> Family:
         people = plan.training.expected_batch_size * simulation.silos_per_party
         training = plan.training.model_copy(update={"expected_batch_size": people})
         plan = plan.model_copy(update={"training": training})
-    return get_family(plan)(plan, simulation.parties[0].catalogue, noise_std=std, start=simulation.start)
+    return get_family(plan)(plan, catalogue, noise_std=std, start=simulation.start)
 
 
 def _contribution(

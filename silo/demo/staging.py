@@ -13,6 +13,9 @@ from policies.plans.drafting import DEFAULT_ORDERS
 from silo.data.catalogue import Catalogue
 from silo.demo.dataset import DemoData
 from silo.demo.settings import (
+    BOTTLENECK,
+    LANGUAGE_NETWORK_OPTIONS,
+    LANGUAGE_ROUNDS,
     MAX_INTERACTIONS_PER_USER,
     SEQUENCE_OPTIONS,
     SEQUENCE_ROUNDS,
@@ -68,43 +71,58 @@ class HorizontalStaging:
 
     def policy(self, name: str) -> str:
         """Template ``retailer``, filled in."""
-        settings = self.settings
-        return render_template(
-            "retailer",
-            silo=name,
-            expires=policy_expiry(),
-            with_members=[other for other in settings.silo_names if other != name],
-            source={"parquet": "data/*.parquet"},
-            columns={"user_id": "user_id", "item_id": "item_id", "timestamp": "timestamp"},
-            max_interactions_per_user=MAX_INTERACTIONS_PER_USER,
-            max_silos_per_user=1,
-            epsilon=settings.epsilon,
-            delta=settings.delta,
-            max_epsilon_per_plan=settings.epsilon,
-            min_silos=settings.num_silos,
-            min_colluding_silos=settings.num_colluding,
-            orders=DEFAULT_ORDERS if settings.is_sampled else None,
-            verify_sums=settings.verify_sums,
-        )
+        return shop_policy(self.settings, name)
 
     def plan_options(self) -> list[str]:
         """Roster, promise and training."""
         settings = self.settings
-        largest = max(self.data.users_of(number).size for number in range(settings.num_silos))
-        return [
-            *("--silos", ",".join(settings.silo_names), "--family", settings.family),
-            *("--epsilon", repr(settings.epsilon), "--delta", repr(settings.delta)),
-            *("--colluding-silos", str(settings.num_colluding), "--max-silos-per-user", "1"),
-            *("--max-users-per-silo", str(rounded_up(largest)), *training_options(settings)),
-        ]
+        return shop_plan_options(
+            settings, max(self.data.users_of(number).size for number in range(settings.num_silos))
+        )
+
+
+def shop_policy(settings: DemoSettings, name: str) -> str:
+    """Template ``retailer`` with the lines filled in that a shop's administrator would edit."""
+    return render_template(
+        "retailer",
+        silo=name,
+        expires=policy_expiry(),
+        with_members=[other for other in settings.silo_names if other != name],
+        source={"parquet": "data/*.parquet"},
+        columns={"user_id": "user_id", "item_id": "item_id", "timestamp": "timestamp"},
+        max_interactions_per_user=MAX_INTERACTIONS_PER_USER,
+        max_silos_per_user=1,
+        epsilon=settings.epsilon,
+        delta=settings.delta,
+        max_epsilon_per_plan=settings.epsilon,
+        min_silos=settings.num_silos,
+        min_colluding_silos=settings.num_colluding,
+        orders=DEFAULT_ORDERS if settings.is_sampled else None,
+        verify_sums=settings.verify_sums,
+    )
+
+
+def shop_plan_options(settings: DemoSettings, largest: int) -> list[str]:
+    """Roster, promise and training of shops, of which the largest has so many people."""
+    return [
+        *("--silos", ",".join(settings.silo_names), "--family", settings.family),
+        *("--epsilon", repr(settings.epsilon), "--delta", repr(settings.delta)),
+        *("--colluding-silos", str(settings.num_colluding), "--max-silos-per-user", "1"),
+        *("--max-users-per-silo", str(rounded_up(largest)), *training_options(settings)),
+    ]
 
 
 def training_options(settings: DemoSettings) -> list[str]:
     """What the demo was told about the training, in words of ``plan new``; its defaults fill in the rest.
 
-    A ``sequence`` model is smaller than those defaults unless more is asked for.
+    A model that reads histories in their order is smaller than those defaults unless more is asked for.
     """
-    usual = SEQUENCE_OPTIONS | {"--rounds": SEQUENCE_ROUNDS} if settings.is_sequence else {}
+    usual: dict[str, object] = {}
+    if settings.is_sequence:
+        usual |= SEQUENCE_OPTIONS | {"--rounds": SEQUENCE_ROUNDS}
+    elif settings.is_language:
+        usual |= {"--architecture": BOTTLENECK, "--rounds": LANGUAGE_ROUNDS}
+        usual |= LANGUAGE_NETWORK_OPTIONS if settings.reads_order else {}
     asked = {
         "--architecture": settings.architecture,
         "--noise-placement": settings.noise_placement,

@@ -1,4 +1,8 @@
-"""Two silos that sell different things train one model over item texts; a third one only adopts it."""
+"""Two silos that sell different things train one model over item texts; a third one only adopts it.
+
+In one process, for what the demo does not do: noised metrics, trained encoders, denials.
+``test_demo_language.py`` is the same with processes over TLS.
+"""
 
 from __future__ import annotations
 
@@ -65,11 +69,8 @@ def make_language_federation(
     return made
 
 
-@pytest.mark.parametrize("architecture", ["bottleneck", "transformer"])
-def test_silos_with_disjoint_catalogues_train_one_model_and_a_newcomer_adopts_it(
-    tmp_path: Path, architecture: str
-) -> None:
-    federation = make_language_federation(tmp_path, architecture=architecture)
+def run_to_its_end(federation: SmallFederation) -> str:
+    """The id of a job that did all its rounds, the one of metrics among them."""
 
     async def play() -> str:
         async with in_process(federation) as running:
@@ -78,7 +79,27 @@ def test_silos_with_disjoint_catalogues_train_one_model_and_a_newcomer_adopts_it
             assert (state.outcome, state.num_rounds, state.burned) == ("completed", ROUNDS + 1, 0)
             return job
 
-    job = asyncio.run(play())
+    return asyncio.run(play())
+
+
+def reason_of_denial(federation: SmallFederation, name: str) -> dict[str, str]:
+    """The only reason for which a silo denies the plan, which costs it nothing."""
+
+    async def play() -> dict[str, str]:
+        async with in_process(federation) as running:
+            job = await running.submit()
+            state = await running.finish(job)
+            assert state.outcome == "denied"
+            assert running.sites[name].ledger.status("customers").committed == ()
+            [reason] = json.loads((federation.directory(name) / "jobs" / job / "denial.json").read_bytes())
+            return dict(reason)
+
+    return asyncio.run(play())
+
+
+def test_silos_with_disjoint_catalogues_train_one_model_and_a_newcomer_adopts_it(tmp_path: Path) -> None:
+    federation = make_language_federation(tmp_path)
+    job = run_to_its_end(federation)
     checkpoints = {
         (federation.directory(name) / "jobs" / job / "checkpoint.safetensors").read_bytes()
         for name in federation.names
@@ -127,17 +148,7 @@ def others_histories(federation: SmallFederation) -> object:
 def test_a_silo_without_the_encoder_says_so_before_anything_is_paid(tmp_path: Path) -> None:
     federation = make_language_federation(tmp_path)
     shutil.rmtree(federation.directory("shop-b") / "encoders")
-
-    async def play() -> None:
-        async with in_process(federation) as running:
-            job = await running.submit()
-            state = await running.finish(job)
-            assert state.outcome == "denied"
-            reasons = json.loads((federation.directory("shop-b") / "jobs" / job / "denial.json").read_bytes())
-            assert [reason["code"] for reason in reasons] == ["text_encoder_missing"]
-            assert running.sites["shop-b"].ledger.status("customers").committed == ()
-
-    asyncio.run(play())
+    assert reason_of_denial(federation, "shop-b")["code"] == "text_encoder_missing"
 
 
 @pytest.mark.parametrize("kind", ["ffa_lora", "fed_sb"])
@@ -150,15 +161,7 @@ def test_the_last_layer_of_the_encoder_is_trained_with_the_rest(tmp_path: Path, 
         adapter_places=4,
         **({"adapter_outputs": 32} if kind == "ffa_lora" else {}),
     )
-
-    async def play() -> str:
-        async with in_process(federation) as running:
-            job = await running.submit()
-            state = await running.finish(job)
-            assert (state.outcome, state.num_rounds, state.burned) == ("completed", ROUNDS + 1, 0)
-            return job
-
-    job = asyncio.run(play())
+    job = run_to_its_end(federation)
     left = [federation.directory(name) / "jobs" / job / "checkpoint.safetensors" for name in federation.names]
     assert len({path.read_bytes() for path in left}) == 1
     adapters = {name: values for name, values in load_file(left[0]).items() if name.startswith("adapted.")}
@@ -174,30 +177,11 @@ def test_the_last_layer_of_the_encoder_is_trained_with_the_rest(tmp_path: Path, 
 
 def test_an_encoder_of_other_outputs_is_denied_before_anything_is_paid(tmp_path: Path) -> None:
     federation = make_language_federation(tmp_path, adapter="ffa_lora")  # 768, of the packaged encoder
-
-    async def play() -> None:
-        async with in_process(federation) as running:
-            job = await running.submit()
-            state = await running.finish(job)
-            assert state.outcome == "denied"
-            reasons = json.loads((federation.directory("shop-b") / "jobs" / job / "denial.json").read_bytes())
-            assert [reason["code"] for reason in reasons] == ["text_encoder"]
-            assert "32 outputs" in reasons[0]["found"]
-            assert running.sites["shop-b"].ledger.status("customers").committed == ()
-
-    asyncio.run(play())
+    reason = reason_of_denial(federation, "shop-b")
+    assert reason["code"] == "text_encoder"
+    assert "32 outputs" in reason["found"]
 
 
 def test_a_silo_without_times_denies_a_network_that_reads_an_order(tmp_path: Path) -> None:
     federation = make_language_federation(tmp_path, architecture="transformer", is_timed=False)
-
-    async def play() -> None:
-        async with in_process(federation) as running:
-            job = await running.submit()
-            state = await running.finish(job)
-            assert state.outcome == "denied"
-            reasons = json.loads((federation.directory("shop-b") / "jobs" / job / "denial.json").read_bytes())
-            assert [reason["code"] for reason in reasons] == ["times_missing"]
-            assert running.sites["shop-b"].ledger.status("customers").committed == ()
-
-    asyncio.run(play())
+    assert reason_of_denial(federation, "shop-b")["code"] == "times_missing"

@@ -32,6 +32,8 @@ SMALL = ("--features", "40", "--hidden", "16", "--places", "10", "--learning-rat
         ({"family": "popularity", "sample_rate": 1.0}, "--sample-rate"),
         ({"family": "item-graph", "noise_placement": "federation"}, "--noise-placement"),
         ({"architecture": "gru"}, "--architecture"),
+        ({"family": "sequence", "architecture": "bottleneck"}, "--architecture"),
+        ({"family": "language", "record": True}, "--record"),
         ({"rounds": 0}, "--rounds"),
         ({"sample_rate": 0.0}, "--sample-rate"),
         ({"sample_rate": 1.5}, "--sample-rate"),
@@ -72,6 +74,12 @@ def test_what_cannot_be_is_refused_by_its_option(changes: dict[str, Any], option
             {"family": "sequence", "architecture": "gru", "rounds": 7},
             1,
             [*SMALL, "--rounds", "7", "--architecture", "gru"],
+        ),
+        ({"family": "language"}, 1, ["--architecture", "bottleneck", "--rounds", "30"]),
+        (
+            {"family": "language", "architecture": "gru"},
+            1,
+            ["--architecture", "gru", "--rounds", "30", "--places", "10", "--learning-rate", "0.02"],
         ),
     ],
 )

@@ -15,7 +15,8 @@ from silo.data.catalogue import Catalogue
 from silo.data.interactions import Interactions
 from silo.demo.harness import simulations
 from silo.demo.local_noise import LOCAL_STEPS, local_noise_plan
-from silo.demo.simulation import Simulation, pooled, simulate
+from silo.demo.simulation import Simulation, learn, pooled, simulate, simulate_each
+from silo.language.space import PlacedCatalogue
 from silo.models.recommender import Recommender
 from tests.contracts.family_contract import SILOS, make_catalogue, make_interactions, random_histories
 
@@ -53,6 +54,12 @@ def autoencoder(catalogue: Catalogue, **changes: Any) -> Plan:
     return draft(catalogue, "autoencoder", **(fields | changes))
 
 
+def placed(seed: int, num_items: int) -> PlacedCatalogue:
+    places = np.random.default_rng(seed).standard_normal((num_items, 4))
+    lengths = np.linalg.norm(places, axis=1, keepdims=True)
+    return PlacedCatalogue(make_catalogue(num_items).items, places / lengths, "cd" * 32)
+
+
 def scores(model: Recommender, rows: Interactions) -> np.ndarray:
     return np.asarray(model.scores(rows.matrix()), dtype=np.float64)
 
@@ -80,6 +87,29 @@ def test_a_party_of_all_silos_takes_the_steps_of_the_federation(
     moved = np.abs(other - scores(untrained, rows[0])).max()
     assert moved > 0.05
     assert np.abs(one - other).max() < 0.01 * moved
+
+
+def test_parties_with_lists_of_their_own_learn_from_their_own_places() -> None:
+    """Lists of other items, the second longer: each party's steps are those over its own list."""
+    lists = [placed(0, 12), placed(1, 20)]
+    rows = [
+        make_interactions(random_histories(seed, num_items=len(own)), own) for seed, own in enumerate(lists)
+    ]
+    plan = draft(
+        lists[0], "language", architecture="bottleneck", encoder_sha256="ab" * 32, text_dimensions=4,
+        hidden=4, rounds=1, input_dropout=0.0, optimizer="sgd", learning_rate=1.0,
+        decay="none",
+    )  # fmt: skip
+    together, state = learn(Simulation(plan, tuple(rows), 1, 0.0, is_clamped=True))
+    alone = [learn(Simulation(plan, (own,), 1, 0.0, is_clamped=True))[1] for own in rows]
+    start = together[0].initial_state()
+    for name, weights in start.items():
+        moved = [one[name] - weights for one in (state, *alone)]
+        assert np.abs(moved[1] - moved[2]).max() > 1e-4
+        # Two of four silos: alone a step divides by a quarter of the people, together by a half.
+        np.testing.assert_allclose(moved[0], (moved[1] + moved[2]) / 2, atol=1e-6)
+    models = simulate_each(Simulation(plan, tuple(rows), 1, 0.0, is_clamped=True))
+    assert [model.scores(own.matrix()).shape[1] for model, own in zip(models, rows, strict=True)] == [12, 20]
 
 
 def test_a_silo_alone_takes_steps_of_its_own_size(catalogue: Catalogue, rows: list[Interactions]) -> None:

@@ -82,6 +82,13 @@ def test_selected_users_are_numbered_anew() -> None:
     assert small().select([]).matrix().shape == (0, 4)
 
 
+def test_rows_over_another_list_are_those_about_its_items() -> None:
+    other = Catalogue.from_items(CatalogueItem(item_id=name) for name in "bde")
+    moved = small().over(other)
+    assert (moved.user_ids, moved.catalogue) == (small().user_ids, other)
+    assert moved.frame.rows() == [(0, 0, 10, 1.0), (2, 1, 30, 1.0)]
+
+
 @pytest.mark.parametrize("indices", [[3], [-1], [0, 0]])
 def test_impossible_selections_are_refused(indices: list[int]) -> None:
     with pytest.raises(DataError):

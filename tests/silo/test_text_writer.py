@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +17,14 @@ from silo.language.encoder import TextEncoder
 from silo.language.files import EncoderFiles, TextEncoderError
 from silo.language.gguf import convert_gguf
 from silo.language.writer import MAX_NEW_TOKENS, TextWriter
-from tests.support.tiny_encoder import SIZES, make_tiny_encoder
+from tests.support.tiny_encoder import SIZES, TURNS, make_tiny_encoder, make_tiny_writer
 
-TURNS = ("<|im_start|>", "<|im_end|>")
 LETTERS = [chr(number) for number in range(97, 123)]
-
-
-def with_turns(directory: Path) -> Path:
-    """Let the last two words of the vocabulary be the ends of turns."""
-    path = directory / "tokenizer.json"
-    content = json.loads(path.read_text())
-    for name, old in zip(TURNS, ("28", "29"), strict=True):
-        number = content["model"]["vocab"].pop(old)
-        content["model"]["vocab"][name] = number
-        content["added_tokens"].append(
-            {"id": number, "content": name, "single_word": False, "lstrip": False, "rstrip": False,
-             "normalized": False, "special": True}
-        )  # fmt: skip
-    path.write_text(json.dumps(content))
-    return directory
 
 
 @pytest.fixture(scope="module")
 def writing(tmp_path_factory: pytest.TempPathFactory) -> EncoderFiles:
-    place = tmp_path_factory.mktemp("writer")
-    return EncoderFiles.check(with_turns(make_tiny_encoder(place, layers=2, model_type="llama", spread=0.4)))
+    return EncoderFiles.check(make_tiny_writer(tmp_path_factory.mktemp("writer")))
 
 
 class TestWriter:

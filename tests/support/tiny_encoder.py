@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 WORDS = ("red", "blue", "green", "shoe", "shirt", "film", "song", "war", "love", "space")
+TURNS = ("<|im_start|>", "<|im_end|>")
 VOCABULARY = (*WORDS, "Item", "a", "b", "c", *map(str, range(30)))
 SIZES = {
     "vocab_size": 4 + len(VOCABULARY),
@@ -48,4 +50,19 @@ def make_tiny_encoder(
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(directory / "tokenizer.json"))
+    return directory
+
+
+def make_tiny_writer(directory: Path) -> Path:
+    """Write a network that also writes: of type llama, the last two words of its vocabulary end turns."""
+    path = make_tiny_encoder(directory, layers=2, model_type="llama", spread=0.4) / "tokenizer.json"
+    content = json.loads(path.read_text())
+    for name, old in zip(TURNS, ("28", "29"), strict=True):
+        number = content["model"]["vocab"].pop(old)
+        content["model"]["vocab"][name] = number
+        content["added_tokens"].append(
+            {"id": number, "content": name, "single_word": False, "lstrip": False, "rstrip": False,
+             "normalized": False, "special": True}
+        )  # fmt: skip
+    path.write_text(json.dumps(content))
     return directory

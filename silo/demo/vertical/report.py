@@ -11,8 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from policies.plans.plan import Plan
-from policies.plans.price import plan_epsilon_pld
-from silo.demo.outcome import Outcome, cell, metrics_of, spent, traffic
+from silo.demo.outcome import Outcome, cell, metrics_of, promised, traffic
 from silo.demo.vertical.dataset import VerticalData
 from silo.demo.vertical.harness import COLUMNS
 from silo.demo.vertical.settings import LABEL_SILO, VerticalSettings
@@ -72,15 +71,7 @@ def as_json(settings: VerticalSettings, data: VerticalData, outcomes: Sequence[O
         "model": {"family": model.family, "dimensions": model.dimensions, "basis": model.basis},
         "privacy": {
             "unit_by_silo": {name: plan.unit_of(name) for name in plan.silos},
-            "neighboring_relation": plan.privacy.neighboring_relation,
-            "target_epsilon": plan.privacy.target_epsilon,
-            "target_delta": plan.privacy.target_delta,
-            "epsilon_pld": plan_epsilon_pld(plan),
-            "noise_placement": plan.privacy.noise_placement,
-            "colluding_silos": plan.privacy.colluding_silos,
-            "max_silos_per_user": plan.privacy.max_silos_per_user,
-            "noise_multiplier": plan.privacy.noise_multiplier,
-            "per_silo_spent": spent(first.world),
+            **promised(first),
             "serving": "consented_session",
         },
         "alignment": {
