@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import pytest
 import rfc8785
 
+import policies.documents
 import policies.files
 import privacy.accounting
 import silo.rows
@@ -46,6 +47,7 @@ class Shortcuts:
             (Catalogue, "load", _by_file(Catalogue.load)),
         ]
         self._remember(rfc8785, "dumps", key=repr)
+        self._remember(policies.documents, "_compose", key=_all)
         self._remember(SiloPolicy, "model_validate_json", key=_all)
         self._remember(PublicKey, "verify", key=_all)
         self._remember(policies.files, "trust_charter", key=_on_its_day)
