@@ -274,7 +274,7 @@ class Node:
             environment[FAILPOINT_VARIABLE] = failpoint
         with self.log.open("ab") as log:
             log.write(f"--- started, failpoint {failpoint}\n".encode())
-        self.process = nursery().start(self.words, self.log, environment)
+        self.process = nursery().start(self.words, self.log, environment=environment)
 
     def poll(self) -> int | None:
         return None if self.process is None else self.process.poll()

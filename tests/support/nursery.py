@@ -4,6 +4,8 @@ A test that kills everybody at every step starts seventy processes, and each wou
 the one before it had imported. Here a process (``python -m tests.support.nursery``) imports it once and forks
 whoever is asked for; the child then is ``python -m cli WORDS`` to the end: its own process, arguments, log,
 environment, exit code, and its own spawned worker. Other tests start the command itself.
+
+:func:`typed` does the same for a command that ends by itself.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -24,11 +27,11 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 IMPORTED = ("cli", "federation.commands", "federation.listening", "silo.commands", "silo.running")
-"""What ``coordinator run`` and ``silo run`` import; nothing of it may start a thread, which a fork would lose."""
+"""What both kinds of node import. Nothing of it may start a thread: a fork would lose it."""
 
 
 class Process:
-    """One process of the product, as far as tests follow it; the methods are those of :class:`subprocess.Popen`.
+    """One process of the product; the methods are those of :class:`subprocess.Popen`.
 
     Attributes:
         pid: stays its own until :meth:`poll` has seen its end.
@@ -80,9 +83,21 @@ class Nursery:
             text=True,
         )
 
-    def start(self, words: Sequence[str | Path], log: Path, environment: Mapping[str, str]) -> Process:
-        """Start ``archipel WORDS``, what it says appended to ``log``."""
-        asked = {"words": [*map(str, words)], "log": str(log), "environment": dict(environment)}
+    def start(
+        self,
+        words: Sequence[str | Path],
+        log: Path,
+        *,
+        errors: Path | None = None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> Process:
+        """Start ``archipel WORDS``; what it says is appended to ``log``, or half of it to ``errors``."""
+        asked = {
+            "words": [*map(str, words)],
+            "out": str(log),
+            "err": str(errors or log),
+            "environment": dict(environment),
+        }
         return Process(self, self.ask({"start": asked}))
 
     def ask(self, request: dict[str, Any]) -> Any:
@@ -105,6 +120,18 @@ def nursery() -> Nursery:
     made = Nursery()
     atexit.register(made.close)
     return made
+
+
+def typed(*words: str | Path, seconds: float = 120.0) -> subprocess.CompletedProcess[str]:
+    """``archipel WORDS`` to its end, and what it said."""
+    with tempfile.TemporaryDirectory() as directory:
+        out, err = Path(directory, "out"), Path(directory, "err")
+        process = nursery().start(words, out, errors=err)
+        try:
+            code = process.wait(seconds)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(words, code, out.read_text(), err.read_text())
 
 
 def serve() -> None:
@@ -130,14 +157,11 @@ def serve() -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def become(words: list[str], log: str, environment: dict[str, str]) -> None:
+def become(words: list[str], out: str, err: str, environment: dict[str, str]) -> None:
     """Be ``python -m cli WORDS`` until that ends."""
-    into = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((nothing, 0), (into, 1), (into, 2)):
-        os.dup2(source, target)
-    os.close(into)
-    os.close(nothing)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for target, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), target)
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = ["cli", *words]
