@@ -10,7 +10,7 @@ ifneq ($(wildcard ../shared/data),)
 export ARCHIPEL_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: install demo test check format clean
+.PHONY: install demo test simulate check format clean
 
 install: $(VENV)/.installed
 
@@ -25,6 +25,11 @@ demo: install
 
 test: install
 	$(BIN)/pytest -n 2 --dist worksteal
+
+# Five times as many schedules as in `make test`; SEEDS=10000 for a night.
+simulate: SEEDS ?= 2500
+simulate: install
+	ARCHIPEL_SEEDS=$(SEEDS) $(BIN)/pytest -n 2 --dist worksteal tests/simulation
 
 check: install
 	$(BIN)/ruff check .

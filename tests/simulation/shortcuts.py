@@ -1,4 +1,4 @@
-"""What makes a thousand simulations affordable: pure functions answer from memory.
+"""What makes hundreds of simulations affordable: pure functions answer from memory.
 
 Each function remembered here gives the same answer for the same arguments by its own contract, and takes no
 part in what a schedule can change: parsing and verifying bytes, canonical encodings, building an encryption
