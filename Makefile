@@ -10,6 +10,9 @@ ifneq ($(wildcard ../shared/data),)
 export ARCHIPEL_DATA ?= $(abspath ../shared/data)
 endif
 
+# Demo and tests start many processes: without bytecode each would compile the product anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install demo test simulate check format clean
 
 install: $(VENV)/.installed
