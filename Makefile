@@ -26,6 +26,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install
 	$(BIN)/archipel demo --out $(OUT)
 
+# Several processes share each core: threads that spin for the others only cost.
+test simulate: export OMP_NUM_THREADS = 1
+test simulate: export OPENBLAS_NUM_THREADS = 1
+test simulate: export POLARS_MAX_THREADS = 1
+
 test: install
 	$(BIN)/pytest -n 2 --dist worksteal
 
