@@ -10,7 +10,10 @@ ifneq ($(wildcard ../shared/data),)
 export ARCHIPEL_DATA ?= $(abspath ../shared/data)
 endif
 
-.PHONY: install demo test check format clean
+# Demo and tests start many processes: without bytecode each would compile the product anew.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: install demo test simulate check format clean
 
 install: $(VENV)/.installed
 
@@ -23,8 +26,18 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install
 	$(BIN)/archipel demo --out $(OUT)
 
+# Several processes share each core: threads that spin for the others only cost.
+test simulate: export OMP_NUM_THREADS = 1
+test simulate: export OPENBLAS_NUM_THREADS = 1
+test simulate: export POLARS_MAX_THREADS = 1
+
 test: install
 	$(BIN)/pytest -n 2 --dist worksteal
+
+# Five times as many schedules as in `make test`; SEEDS=10000 for a night.
+simulate: SEEDS ?= 2500
+simulate: install
+	ARCHIPEL_SEEDS=$(SEEDS) $(BIN)/pytest -n 2 --dist worksteal tests/simulation
 
 check: install
 	$(BIN)/ruff check .

@@ -20,6 +20,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,9 @@ def one_seed(everything: Interactions, asked: argparse.Namespace, seed: int) -> 
     silo_of = partition_by_taste(train.matrix(), len(SILOS), seed)
     users = [np.flatnonzero(silo_of == silo) for silo in range(len(SILOS))]
     parts, held = ([rows.select(own) for own in users] for rows in (train, held_out))
-    plans = {family: complete_plan(draft_of(parts, asked.epsilon, family)) for family in FAMILIES}
+    drafts = {family: draft_of(parts, asked.epsilon, family) for family in FAMILIES}
+    drafts["autoencoder"] = replace(drafts["autoencoder"], rounds=asked.rounds)
+    plans = {family: complete_plan(draft) for family, draft in drafts.items()}
     models = {family: learn(plan, parts) for family, plan in plans.items()}
     given = plans["autoencoder"]
     proposed, public = on_public_rows(asked, given, seed)
@@ -201,6 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--people", type=int, default=1_000, help="of the marketplace")
+    parser.add_argument("--rounds", type=int, help="of the autoencoder; left out: as many as its recipe has")
     add_json_option(parser, "tuning")
     asked = parser.parse_args(arguments)
     root = asked.data or (Path(os.environ["ARCHIPEL_DATA"]) if os.environ.get("ARCHIPEL_DATA") else None)
@@ -211,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = (
         f"python benchmarks/tuning.py --set {asked.set} --epsilon {asked.epsilon:g} --seeds {asked.seeds} "
         f"--trials {asked.trials} --people {asked.people}"
-    )
+    ) + (f" --rounds {asked.rounds}" if asked.rounds else "")
     result = header("tuning", command) | {"set": asked.set, "epsilon": asked.epsilon, "trials": asked.trials}
     everything = read(root / asked.set)
     result["seeds"] = [one_seed(everything, asked, seed) for seed in range(asked.seeds)]

@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import scipy.sparse as sp
@@ -28,6 +28,9 @@ from silo.local.models import MAX_GRAPH_ITEMS, ItemNeighbours, RankingModel
 from silo.models.recommender import Floats, Recommender
 from silo.tensor_files import Tables
 from silo.tuning.postprocessing import TunedModel
+
+MIN_SLOPE: Final = 1e-4
+"""A hidden unit that every item saturates: its numbers are large, and hardly count."""
 
 
 class NotExportableError(UsageError):
@@ -118,16 +121,31 @@ class ExportableModel(ABC):
 
 
 @dataclass(frozen=True, eq=False)
+class Scales:
+    """How much smaller or larger a model with hidden units is written: tanh lets no scale through.
+
+    Attributes:
+        left: (r,) float32; the table is divided by it, and its sums are multiplied with it.
+        right: (r,) float32; the table is multiplied with it, and what hidden units say is divided by it.
+    """
+
+    left: Floats
+    right: Floats
+
+
+@dataclass(frozen=True, eq=False)
 class TableModel(ExportableModel):
     """The tables, and which of the formulas they belong to.
 
     Attributes:
         recommender: the tables.
         is_summed: the third formula: the user's vector is not divided by the length of the history.
+        scales: of one with hidden units that is balanced.
     """
 
     recommender: Recommender
     is_summed: bool = False
+    scales: Scales | None = None
 
     @property
     @override
@@ -159,15 +177,22 @@ class TableModel(ExportableModel):
 
     @override
     def balanced(self) -> TableModel:
-        """Each dimension as long in ``left`` as in ``right``: one scale then fits all values of an item."""
+        """Each dimension as long in ``left`` as in ``right``: one scale then fits all values of an item.
+
+        A hidden unit stands between the two. ``left`` counts by how much of it the unit lets through, and
+        ``right`` by how much the unit says, both of histories of one item: the tables' own.
+        """
         model = self.recommender
-        if model.right is None or model.hidden is not None:
+        if model.right is None or self.scales is not None:
             return self
-        lengths = [np.linalg.norm(table, axis=0) for table in (model.left, model.right)]
-        is_used = (lengths[0] > 0) & (lengths[1] > 0)
-        left, right = (np.where(is_used, length, 1.0) for length in lengths)
-        factor = np.sqrt(left / right).astype(np.float32)
-        return replace(self, recommender=replace(model, left=model.left / factor, right=model.right * factor))
+        left, right = (_lengths(table) for table in (model.left, model.right))
+        if model.hidden is None:
+            factor = _balance(left, right)
+            tables = replace(model, left=model.left / factor, right=model.right * factor)
+            return replace(self, recommender=tables)
+        said = np.tanh(model.hidden + model.left)
+        passed = np.maximum(_lengths(1 - said**2), MIN_SLOPE)
+        return replace(self, scales=Scales(_balance(left, passed * right), _balance(_lengths(said), right)))
 
     @override
     def scores(self, histories: sp.csr_matrix) -> Floats:
@@ -178,7 +203,8 @@ class TableModel(ExportableModel):
 
     @override
     def user_vectors(self, histories: sp.csr_matrix) -> Floats:
-        return self.recommender.user_vectors(histories)
+        vectors = self.recommender.user_vectors(histories)
+        return vectors if self.scales is None else vectors / self.scales.right
 
     @override
     def tables(self) -> Tables:
@@ -195,14 +221,22 @@ class TableModel(ExportableModel):
 
     @override
     def item_vectors(self) -> ItemVectors | None:
-        model = self.recommender
+        model = self._written
         if model.right is None or self.is_fallback:
             return None
         return ItemVectors(model.right, model.bias, model.popularity)
 
+    @property
+    def _written(self) -> Recommender:
+        """The tables at the scales at which they are written."""
+        model, scales = self.recommender, self.scales
+        if scales is None or model.right is None:
+            return model
+        return replace(model, left=model.left / scales.left, right=model.right * scales.right)
+
     @override
     def write_user(self, graph: Graph) -> str:
-        model = self.recommender
+        model = self._written
         is_item = graph.add("GreaterOrEqual", INPUT, graph.whole(0))
         present = graph.add("Cast", is_item, to=FLOAT)
         rows = graph.rows("left", model.left, graph.add("Where", is_item, INPUT, graph.whole(0)))
@@ -211,15 +245,35 @@ class TableModel(ExportableModel):
         length = graph.add("ReduceSum", present, graph.axis(1), keepdims=1)
         length = graph.add("Max", length, graph.number(1))
         if model.hidden is not None:
-            scaled = graph.add("Div", user, graph.add("Sqrt", length))
-            return graph.add("Tanh", graph.add("Add", scaled, graph.constant("hidden", model.hidden)))
+            return self._write_units(graph, graph.add("Div", user, graph.add("Sqrt", length)), model.hidden)
         return user if self.is_summed else graph.add("Div", user, length)
+
+    def _write_units(self, graph: Graph, user: str, hidden: Floats) -> str:
+        if self.scales is None:
+            return graph.add("Tanh", graph.add("Add", user, graph.constant("hidden", hidden)))
+        user = graph.add("Mul", user, graph.constant("hidden.left", self.scales.left))
+        said = graph.add("Tanh", graph.add("Add", user, graph.constant("hidden", hidden)))
+        return graph.add("Div", said, graph.constant("hidden.right", self.scales.right))
 
     @override
     def write_scores(self, graph: Graph, user: str) -> str:
-        model = self.recommender
+        model = self._written
         scores = user if model.right is None else graph.against(user, "right", model.right)
         return graph.add("Add", scores, graph.constant("bias", model.bias))
+
+
+def _lengths(table: Floats) -> Floats:
+    """Of each column."""
+    found: Floats = np.linalg.norm(table, axis=0)
+    return found
+
+
+def _balance(one: Floats, other: Floats) -> Floats:
+    """What to divide one by and multiply the other with, so that they meet; 1 where one is nothing."""
+    is_used = (one > 0) & (other > 0)
+    factor = np.sqrt(np.where(is_used, one, 1.0) / np.where(is_used, other, 1.0))
+    found: Floats = factor.astype(np.float32)
+    return found
 
 
 def exportable(name: str, model: RankingModel) -> ExportableModel:

@@ -12,14 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from federation.legs.legs import spine_of
 from policies.plans.plan import Plan
 from policies.plans.shapes import MAX_ENCODER_COLUMNS
 from policies.plans.vertical.encoder_price import encoder_release_event, encoder_step
 from privacy.embedding import EmbeddingNoise
 from privacy.noise import NoiseShare
-from silo.forecasts.vertical_probe import probe_ring, seconds_of
-from silo.forecasts.vertical_traffic import most_slots
+from silo.forecasts.vertical_probe import RingProbe, probe_ring, seconds_of
 from silo.vertical.encoder.encoding import numbers_of
 from silo.vertical.encoder.simulation import made_up_items
 from silo.vertical.encoder.training import EncoderFamily, as_interactions
@@ -28,30 +26,22 @@ FEW, MANY = 32, 288
 ITEMS_OF_A_PERSON = 20
 
 
-@dataclass(frozen=True)
-class EncoderProbe:
-    """What a job with a private encoder takes of a machine like this one.
+@dataclass(frozen=True, kw_only=True)
+class EncoderProbe(RingProbe):
+    """What a job with a private encoder takes of a machine like this one, beside the ring.
 
     Attributes:
-        point_seconds: blinding one id once.
         step_seconds: noise and optimiser of one step of the training, whoever is in it.
         person_seconds: one person in one step.
         encode_seconds: one person's numbers.
         slot_seconds: noise on one slot.
-        spine_slots: of the plan; the most there can be where the plan reveals who is in common.
-        list_processes: processes among which the longest list is divided.
-        alignment_minutes: all lists round the ring.
         encoder_minutes: the feature silo with the largest capacity: training and release.
     """
 
-    point_seconds: float
     step_seconds: float
     person_seconds: float
     encode_seconds: float
     slot_seconds: float
-    spine_slots: int
-    list_processes: int
-    alignment_minutes: float
     encoder_minutes: float
 
     @property
@@ -66,24 +56,20 @@ def probe_encoder(plan: Plan) -> EncoderProbe:
     Raises:
         ArchipelError: the plan cannot be computed, for the reason it would not be in a job.
     """
-    ring, slots, training = probe_ring(plan), spine_of(plan) or most_slots(plan), plan.training
+    ring, training = probe_ring(plan), plan.training
     capacities = plan.alignment.capacities if plan.alignment else {}
     people = max(capacities[silo] for silo in plan.silos[1:])
     step, person = _seconds_of_step(plan)
     encode, slot = _seconds_of_release(plan)
-    encoder = (
-        training.rounds * (step + training.sample_rate * people * person) + people * encode + slots * slot
-    )
+    steps = training.rounds * (step + training.sample_rate * people * person)
+    release = people * encode + ring.spine_slots * slot
     return EncoderProbe(
-        point_seconds=ring.point_seconds,
+        **vars(ring),
         step_seconds=step,
         person_seconds=person,
         encode_seconds=encode,
         slot_seconds=slot,
-        spine_slots=slots,
-        list_processes=ring.list_processes,
-        alignment_minutes=ring.minutes,
-        encoder_minutes=encoder / 60,
+        encoder_minutes=(steps + release) / 60,
     )
 
 

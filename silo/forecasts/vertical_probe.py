@@ -30,45 +30,39 @@ SLOTS = 40
 _RUN = "forecast"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RingProbe:
-    """What lists on their way round the ring take of a machine like this one.
+    """What lists on their way round the ring take of a machine like this one, whatever comes after them.
 
     Attributes:
         point_seconds: blinding one id once.
+        spine_slots: of the plan; the most there can be where the plan reveals who is in common.
         list_processes: processes among which the longest list is divided.
-        minutes: all lists round the ring.
+        alignment_minutes: all lists round the ring.
     """
 
     point_seconds: float
+    spine_slots: int
     list_processes: int
-    minutes: float
+    alignment_minutes: float
 
 
-@dataclass(frozen=True)
-class VerticalProbe:
-    """What a job of cross-moments takes of a machine like this one.
+@dataclass(frozen=True, kw_only=True)
+class VerticalProbe(RingProbe):
+    """What a job of cross-moments takes of a machine like this one, beside the ring.
 
     Attributes:
-        point_seconds: blinding one id once.
         encrypt_seconds: one slot at the label silo.
         absorb_seconds: one slot at a feature silo.
         release_seconds: noise and encryption of all sums of one feature silo.
         open_seconds: one feature silo's sums at the label silo.
-        spine_slots: of the plan; the most there can be where the plan reveals who is in common.
-        list_processes: processes among which the longest list is divided.
-        alignment_minutes: all lists round the ring.
         moments_minutes: all blocks, while some encrypt and others multiply, and the sums.
     """
 
-    point_seconds: float
     encrypt_seconds: float
     absorb_seconds: float
     release_seconds: float
     open_seconds: float
-    spine_slots: int
-    list_processes: int
-    alignment_minutes: float
     moments_minutes: float
 
     @property
@@ -83,19 +77,15 @@ def probe_vertical(plan: Plan) -> VerticalProbe:
     Raises:
         ArchipelError: the plan cannot be computed, for the reason it would not be in a job.
     """
-    slots = spine_of(plan) or most_slots(plan)
     ring = probe_ring(plan)
-    encrypt, absorb, release, opening = _seconds_of_moments(plan, slots)
-    moments = slots * max(encrypt, absorb) + release + (plan.num_silos - 1) * opening
+    encrypt, absorb, release, opening = _seconds_of_moments(plan, ring.spine_slots)
+    moments = ring.spine_slots * max(encrypt, absorb) + release + (plan.num_silos - 1) * opening
     return VerticalProbe(
-        point_seconds=ring.point_seconds,
+        **vars(ring),
         encrypt_seconds=encrypt,
         absorb_seconds=absorb,
         release_seconds=release,
         open_seconds=opening,
-        spine_slots=slots,
-        list_processes=ring.list_processes,
-        alignment_minutes=ring.minutes,
         moments_minutes=moments / 60,
     )
 
@@ -106,7 +96,12 @@ def probe_ring(plan: Plan) -> RingProbe:
     longest = max(plan.alignment.capacities.values()) if plan.alignment else 0
     processes = (os.cpu_count() or 1) if longest >= SHARDED_FROM else 1
     # In each of the K - 1 hops and once before the first, the slowest silo multiplies the longest list.
-    return RingProbe(point, processes, plan.num_silos * longest * point / processes / 60)
+    return RingProbe(
+        point_seconds=point,
+        spine_slots=spine_of(plan) or most_slots(plan),
+        list_processes=processes,
+        alignment_minutes=plan.num_silos * longest * point / processes / 60,
+    )
 
 
 def _seconds_of_point() -> float:

@@ -22,7 +22,7 @@ def test_every_way_is_measured_and_charged(
         pytest.skip("ARCHIPEL_DATA names no folder with movielens-100k")
     monkeypatch.syspath_prepend(BENCHMARKS)
     target = tmp_path / "figures.json"
-    words = ["--seeds", "1", "--trials", "2", "--people", "200", "--json", str(target)]
+    words = ["--seeds", "1", "--trials", "2", "--people", "200", "--rounds", "5", "--json", str(target)]
     assert importlib.import_module("tuning").main(words) == 0
     (seed,) = json.loads(target.read_text())["seeds"]
     assert seed["public"]["epsilon_proposed"] <= 8.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -38,6 +37,7 @@ from silo.joining import join
 from silo.site import Site
 from silo.worker import Worker
 from tests.contracts.federation_directories import Federation, free_port, make_federation
+from tests.support.nursery import Process, nursery
 
 ROOT = Path(__file__).parents[2]
 ATTRIBUTES = ("genre:a", "genre:b", "genre:c")
@@ -266,7 +266,7 @@ class Node:
     name: str
     words: tuple[str | Path, ...]
     log: Path
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
 
     def start(self, failpoint: str | None = None) -> None:
         environment = {name: value for name, value in os.environ.items() if name != FAILPOINT_VARIABLE}
@@ -274,15 +274,7 @@ class Node:
             environment[FAILPOINT_VARIABLE] = failpoint
         with self.log.open("ab") as log:
             log.write(f"--- started, failpoint {failpoint}\n".encode())
-            log.flush()
-            self.process = subprocess.Popen(
-                command(*self.words),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                cwd=ROOT,
-            )
+        self.process = nursery().start(self.words, self.log, environment=environment)
 
     def poll(self) -> int | None:
         return None if self.process is None else self.process.poll()

@@ -27,8 +27,7 @@ HOMES = {
         "privacy/ledger/",
         "federation/store.py",
         "silo/outbox.py",
-        "silo/vertical/serving/consent.py",
-        "silo/vertical/merging/first.py",
+        "silo/private_file.py",
         "policies/console.py",
         # The demo's recorder reads everybody's disks, and an attack edits copies of ledgers.
         "silo/demo/recorder.py",

@@ -6,7 +6,6 @@ shop-a gets another TLS key, shop-b another administrator; then a job runs.
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -20,21 +19,20 @@ from privacy.ledger.fold import Fold
 from silo.audit.verify import verify
 from silo.site import utc_now
 from tests.contracts.small_federation import (
-    ROOT,
     SmallFederation,
-    command,
     make_small_federation,
     nodes,
     state_on_disk,
     submit,
     wait_until,
 )
+from tests.support.nursery import typed
 
 pytestmark = pytest.mark.e2e
 
 
 def run(*words: str | Path, code: int = 0) -> str:
-    done = subprocess.run(command(*words), check=False, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    done = typed(*words)
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr

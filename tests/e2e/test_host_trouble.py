@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import resource
 import signal
-import subprocess
 from pathlib import Path
 
 import psutil
@@ -15,16 +14,15 @@ from federation.messages import PostKind
 from federation.rounds import Phase
 from privacy.errors import ExitCode, HostError
 from tests.contracts.small_federation import (
-    ROOT,
     Node,
     SmallFederation,
-    command,
     make_small_federation,
     nodes,
     state_on_disk,
     submit,
     wait_until,
 )
+from tests.support.nursery import typed
 
 pytestmark = pytest.mark.e2e
 
@@ -32,10 +30,6 @@ pytestmark = pytest.mark.e2e
 @pytest.fixture
 def federation(tmp_path: Path) -> SmallFederation:
     return make_small_federation(tmp_path, silos=("shop-a", "shop-b"))
-
-
-def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*words), check=False, capture_output=True, text=True, cwd=ROOT, timeout=60)
 
 
 def note(federation: SmallFederation, name: str, job: str) -> dict[str, object]:
@@ -66,11 +60,11 @@ def test_full_disks_a_missing_column_a_second_agent_and_signals(federation: Smal
             node.start()
         wait_until(lambda: "connected" in running[first].said() and "connected" in running[second].said())
 
-        again = run("silo", "run", "--dir", federation.directory(first))
+        again = typed("silo", "run", "--dir", federation.directory(first))
         assert again.returncode == ExitCode.HOST
         assert "another agent runs in this directory" in again.stderr
         assert "Traceback" not in again.stderr
-        busy = run("coordinator", "run", "--dir", federation.parties.hub.directory)
+        busy = typed("coordinator", "run", "--dir", federation.parties.hub.directory)
         assert busy.returncode == ExitCode.HOST
         assert "another coordinator runs in this directory" in busy.stderr
 
@@ -85,7 +79,7 @@ def test_full_disks_a_missing_column_a_second_agent_and_signals(federation: Smal
         limit_files(running[first], resource.RLIM_INFINITY)
 
         wait_until(lambda: note(federation, second, job).get("problem") is not None)
-        status = run("silo", "status", "--dir", federation.directory(second))
+        status = typed("silo", "status", "--dir", federation.directory(second))
         assert status.returncode == ExitCode.OK
         assert "waits: " in status.stdout
         assert "item_id" in status.stdout

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from silo.vertical.artefacts import load_label_model
-from tests.contracts.small_federation import ROOT, command
+from tests.support.nursery import typed
 from tests.support.serving_scene import (
     CATALOGUE,
     FEATURE,
@@ -24,10 +23,6 @@ from tests.support.serving_scene import (
 )
 
 pytestmark = pytest.mark.e2e
-
-
-def typed(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*words), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 
 
 @contextmanager

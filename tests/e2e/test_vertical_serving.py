@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -28,15 +27,14 @@ from silo.vertical.serving.desk import LabelDesk
 from silo.vertical.serving.issuing import issue_consent
 from tests.contracts.federation_directories import SILOS, free_port
 from tests.contracts.small_federation import (
-    ROOT,
     Node,
     SmallFederation,
-    command,
     nodes,
     small_catalogue,
     submit,
     wait_until,
 )
+from tests.support.nursery import typed
 from tests.support.partners import NAMES, NUM_COMMON, make_partners
 from tests.support.serving_scene import (
     CATALOGUE,
@@ -72,10 +70,6 @@ def processes(scene: ServingScene, logs: Path) -> Iterator[dict[str, Node]]:
             if node.poll() is None and node.process is not None:
                 node.process.kill()
                 node.process.wait()
-
-
-def typed(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*words), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 
 
 class Desk:

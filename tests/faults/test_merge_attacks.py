@@ -35,9 +35,8 @@ from tests.support.serving_scene import (
     JOB,
     LABEL,
     OTHER,
-    PURPOSE,
     ServingScene,
-    make_serving_scene,
+    make_merging_scene,
     merge_key,
 )
 
@@ -46,11 +45,7 @@ DEVICE = DeviceKey.generate()
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> ServingScene:
-    made = make_serving_scene(tmp_path_factory.mktemp("merging"))
-    made.sign(LABEL, mode="user_side_merge")
-    for silo in (FEATURE, OTHER):
-        made.sign(silo, mode="user_side_merge", answers={LABEL: [PURPOSE]})
-    return made
+    return make_merging_scene(tmp_path_factory.mktemp("merging"))
 
 
 @pytest.fixture

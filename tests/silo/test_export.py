@@ -23,7 +23,7 @@ from silo.data.public_sets import load_public_set
 from silo.export.graph import INPUT
 from silo.export.index import IndexedModel, ItemIndex
 from silo.export.measuring import made_up_histories, top_overlap
-from silo.export.onnx_graph import OUTPUT
+from silo.export.onnx_graph import OUTPUT, USER_OUTPUT, onnx_bytes, user_onnx_bytes
 from silo.export.pruning import pruned
 from silo.export.quantising import QuantisedTable
 from silo.export.running import OnnxScorer, padded
@@ -145,10 +145,50 @@ def test_uneven_dimensions_are_balanced_before_they_are_rounded() -> None:
     assert top_overlap(uneven, as_it_is, people) < 0.9
 
 
-def test_a_dimension_without_a_value_is_left_alone() -> None:
-    empty = model()
+def uneven_units() -> TableModel:
+    """Hidden units of which some read large numbers and say little, and the other way round."""
+    whole = model(hidden=True)
+    stretch = np.float32(4.0) ** np.arange(-4, 4, dtype=np.float32)
+    return TableModel(replace(whole, left=whole.left * stretch, right=whole.right / stretch))  # type: ignore[operator]
+
+
+def test_scales_of_hidden_units_change_no_score() -> None:
+    uneven = uneven_units()
+    people, wanted = histories(), uneven.scores(histories())
+    balanced = uneven.balanced()
+    assert balanced.scales is not None
+    assert max(np.ptp(np.log(scale)) for scale in (balanced.scales.left, balanced.scales.right)) > 1
+    exported = OnnxScorer.of(onnx_bytes(balanced, is_int8=False, metadata={}))
+    np.testing.assert_allclose(exported.scores(people), wanted, rtol=1e-3, atol=1e-3)
+    vectors = balanced.item_vectors()
+    assert vectors is not None
+    by_halves = balanced.user_vectors(people[:40]) @ vectors.vectors.T + vectors.bias
+    np.testing.assert_allclose(by_halves, wanted[:40], rtol=1e-3, atol=1e-3)
+    session = OnnxScorer.of(user_onnx_bytes(balanced, metadata={})).session
+    (users,) = session.run([USER_OUTPUT], {INPUT: padded(people[:40])})
+    np.testing.assert_allclose(users, balanced.user_vectors(people[:40]), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("scorer", [uneven_units(), MODELS["hidden"]], ids=["uneven", "even"])
+def test_bytes_of_balanced_hidden_units_lose_less(scorer: TableModel) -> None:
+    people, wanted = histories()[:40], scorer.scores(histories()[:40])
+    vectors = scorer.balanced().item_vectors()
+    as_they_are = OnnxScorer.of(onnx_bytes(scorer, is_int8=True, metadata={}))
+    balanced = OnnxScorer.of(model_bytes(scorer, None, "onnx", {}, is_int8=True))  # type: ignore[arg-type]
+    before, after = (np.abs(made.scores(people) - wanted).mean() for made in (as_they_are, balanced))
+    assert after < before
+    assert top_overlap(scorer, balanced, people) >= top_overlap(scorer, as_they_are, people)
+    assert top_overlap(scorer, balanced, people) > 0.9
+    assert vectors is not None
+    assert top_overlap(scorer, IndexedModel(scorer.balanced(), ItemIndex.of(vectors)), people) > 0.9
+
+
+@pytest.mark.parametrize("is_hidden", [False, True])
+def test_a_dimension_without_a_value_is_left_alone(is_hidden: bool) -> None:
+    empty = model(hidden=is_hidden)
     empty.left[:, 2] = 0.0
-    balanced = TableModel(empty).balanced()
+    empty.right[:, 3] = 0.0  # type: ignore[index]
+    balanced = OnnxScorer.of(onnx_bytes(TableModel(empty).balanced(), is_int8=False, metadata={}))
     np.testing.assert_allclose(balanced.scores(histories()), TableModel(empty).scores(histories()), atol=1e-4)
 
 

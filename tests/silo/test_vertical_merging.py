@@ -34,7 +34,7 @@ from tests.support.serving_scene import (
     OTHER,
     PURPOSE,
     ServingScene,
-    make_serving_scene,
+    make_merging_scene,
 )
 
 DEVICE = DeviceKey.generate()
@@ -42,11 +42,7 @@ DEVICE = DeviceKey.generate()
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> ServingScene:
-    made = make_serving_scene(tmp_path_factory.mktemp("merging"))
-    made.sign(LABEL, mode="user_side_merge")
-    for silo in (FEATURE, OTHER):
-        made.sign(silo, mode="user_side_merge", answers={LABEL: [PURPOSE]})
-    return made
+    return make_merging_scene(tmp_path_factory.mktemp("merging"))
 
 
 @pytest.fixture

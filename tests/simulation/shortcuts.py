@@ -1,4 +1,4 @@
-"""What makes a thousand simulations affordable: pure functions answer from memory.
+"""What makes hundreds of simulations affordable: pure functions answer from memory.
 
 Each function remembered here gives the same answer for the same arguments by its own contract, and takes no
 part in what a schedule can change: parsing and verifying bytes, canonical encodings, building an encryption
@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import pytest
 import rfc8785
 
+import policies.documents
 import policies.files
 import privacy.accounting
 import silo.rows
@@ -46,6 +47,7 @@ class Shortcuts:
             (Catalogue, "load", _by_file(Catalogue.load)),
         ]
         self._remember(rfc8785, "dumps", key=repr)
+        self._remember(policies.documents, "_compose", key=_all)
         self._remember(SiloPolicy, "model_validate_json", key=_all)
         self._remember(PublicKey, "verify", key=_all)
         self._remember(policies.files, "trust_charter", key=_on_its_day)

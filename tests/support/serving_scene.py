@@ -202,6 +202,15 @@ class ServingScene:
         return await client.features(of, token, now=datetime.now(UTC))
 
 
+def make_merging_scene(directory: Path) -> ServingScene:
+    """The same where lists are merged on devices, and both feature silos answer for the label silo's."""
+    made = make_serving_scene(directory)
+    made.sign(LABEL, mode="user_side_merge")
+    for silo in (FEATURE, OTHER):
+        made.sign(silo, mode="user_side_merge", answers={LABEL: [PURPOSE]})
+    return made
+
+
 def make_serving_scene(directory: Path, *, port: int = 8443) -> ServingScene:
     """Keys, charter, signed policies and rows of three silos, and what a job left at each."""
     parties = make_federation(directory, port=port)

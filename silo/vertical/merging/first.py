@@ -16,20 +16,16 @@ Not guaranteed: people who pool what each was told solve for as many unknowns as
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
 
-from privacy.ledger.storage import storage_errors
 from silo.data.ids import canonical_id
+from silo.private_file import PrivateFile
 
 FIRST_FILE = "merges.db"
 _SCHEMA = "CREATE TABLE IF NOT EXISTS first (user_id TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;"
 
 
-class FirstAnswers:
+class FirstAnswers(PrivateFile):
     """What each person's lists of one job are made of.
 
     Args:
@@ -40,24 +36,7 @@ class FirstAnswers:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        with storage_errors(path):
-            path.touch(mode=0o600)
-            self._db = sqlite3.connect(path, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.execute("PRAGMA secure_delete=ON")
-            self._db.executescript(_SCHEMA)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._db.close()
+        super().__init__(path, _SCHEMA)
 
     def first(self, user_id: str, fresh: bytes) -> bytes:
         """Return what was kept first for a person, and keep ``fresh`` if nothing was.
@@ -77,15 +56,3 @@ class FirstAnswers:
                 db.execute("UPDATE first SET value = x'' WHERE user_id = ?", (name,))
                 return b""
             return bytes(found[0])
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, alone: two processes never keep two answers of one person."""
-        with storage_errors(self._path):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")

@@ -18,17 +18,13 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Self
 
 from policies.silo_policy import SiloPolicy
 from privacy.errors import DeniedError, UsageError
-from privacy.ledger.storage import storage_errors
+from silo.private_file import Database, PrivateFile
 
 CONSENT_FILE = "consent.db"
 PREFIX = "archipel-consent-v1."
@@ -114,7 +110,7 @@ class Admission:
     user_id: str
 
 
-class ConsentBook:
+class ConsentBook(PrivateFile):
     """The tokens that one silo has issued, and others' tickets that were used here, in its ``consent.db``.
 
     Args:
@@ -133,25 +129,8 @@ class ConsentBook:
                 where="lifetime",
                 remedy=f"write at most {MAX_LIFETIME}",
             )
-        self._path = path
+        super().__init__(path, _SCHEMA)
         self._limits = limits
-        with storage_errors(path):
-            path.touch(mode=0o600)
-            self._db = sqlite3.connect(path, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.execute("PRAGMA secure_delete=ON")
-            self._db.executescript(_SCHEMA)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._db.close()
 
     def issue(self, user_id: str, *, audience: str, purpose: str, now: datetime) -> str:
         """Return a token for a person who is logged in here and has agreed; shown to that person only.
@@ -228,14 +207,14 @@ class ConsentBook:
 
     def counts(self, since: date) -> list[tuple[str, str, str, int]]:
         """(day, silo, outcome, number) of every question since a day, in that order."""
-        with storage_errors(self._path):
-            return self._db.execute(
+        with self._reading() as db:
+            return db.execute(
                 "SELECT day, silo, outcome, count FROM outcomes WHERE day >= ? ORDER BY day, silo, outcome",
                 (since.isoformat(),),
             ).fetchall()
 
     def _look_up(
-        self, db: sqlite3.Connection, token: str, by: str, purpose: str, now: datetime
+        self, db: Database, token: str, by: str, purpose: str, now: datetime
     ) -> tuple[str | None, str]:
         since = _text(now - timedelta(hours=1))
         db.execute("DELETE FROM requests WHERE at < ?", (since,))
@@ -256,20 +235,8 @@ class ConsentBook:
         }
         return next((reason for reason, is_wrong in wrongs.items() if is_wrong), None), user_id
 
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, alone: two processes never redeem one token."""
-        with storage_errors(self._path):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
 
-
-def _forget_old(db: sqlite3.Connection, now: datetime) -> None:
+def _forget_old(db: Database, now: datetime) -> None:
     """Drop tokens and tickets that have been over for long enough to be told from unknown ones in the log."""
     db.execute("DELETE FROM tokens WHERE expires < ?", (_text(now - MAX_LIFETIME),))
     db.execute("DELETE FROM merges WHERE expires < ?", (_text(now - MAX_LIFETIME),))
