@@ -4,11 +4,10 @@ Guarantees
 ----------
 - One training example is one user, so clipping an example's gradient clips the person. Checked at every step,
   in both modes: each trainable parameter has exactly one gradient per user (items folded into the batch
-  dimension break this); one random user's gradient is the same when autograd computes it alone (what mixes
-  users breaks this, and weights used behind the hooks' back, as in ``z @ emb.weight.T``); that gradient,
-  clipped, is no longer than the clip norm. ``start_up_self_test`` compares three users before any private
-  row is read. What nobody compares is the sum that autograd would make of everybody: it costs as much as
-  everybody's own gradients, and what differs from it is wrong, not unclipped.
+  dimension break this); in one random micro-batch they add up to the gradient that autograd found (weights
+  used behind the hooks' back, as in ``z @ emb.weight.T``, break this); one random user's gradient there is
+  the same when computed alone (what mixes users breaks this), and autograd's own, clipped, is no longer than
+  the clip norm. ``start_up_self_test`` compares with a plain autograd loop before any private row is read.
 - Modes. ``hooks``: Opacus' ``grad_sample``, a row for each user. ``ghost``: Opacus' ghost clipping, for wide
   layers without the rows, for positions with a few users' rows at a time. By default the shapes of the layers
   decide; the sums agree (see below).

@@ -1,7 +1,8 @@
-"""What both ways to tell users apart share: the loss, the error, a batch and its gradients."""
+"""What both ways to tell users apart share: loss, error, a batch and its gradients, a random probe."""
 
 from __future__ import annotations
 
+import secrets
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from privacy.clipping import Clipping
 from privacy.errors import UsageError
@@ -23,6 +25,8 @@ Batch: TypeAlias = tuple[Tensor, ...]
 Gradient: TypeAlias = tuple[Tensor, ...]
 Vector = npt.NDArray[np.float64]
 Mode = Literal["hooks", "ghost"]
+
+_CONSISTENCY_TOLERANCE = 1e-11
 
 
 class PerUserGradientError(UsageError):
@@ -46,6 +50,29 @@ class BatchGradients(ABC):
     def is_usable(self) -> npt.NDArray[np.bool_]:
         """Whose loss and gradient are numbers; everybody else counts as nobody."""
         return np.isfinite(self.losses) & np.isfinite(self.norms)
+
+    @abstractmethod
+    def check_total(self, max_grad_norm: float) -> None:
+        """Compare the gradients' sum with the one that autograd found; all users must be usable.
+
+        Only of gradients that were asked for with their total.
+
+        Args:
+            max_grad_norm: differences far below it are rounding, whatever the gradients' own length.
+
+        Raises:
+            PerUserGradientError: they differ: some weight acts behind its layer's back.
+        """
+
+    def _check_difference(self, difference: float, max_grad_norm: float) -> None:
+        # Gradients that are zero but for rounding (an attention key's bias) have no length to compare with.
+        scale = float(self.norms.sum()) + len(self.norms) * max_grad_norm
+        if not difference <= _CONSISTENCY_TOLERANCE * scale:
+            raise PerUserGradientError(
+                "per-user gradients do not add up to the gradient of the loss",
+                where="model",
+                remedy="use every weight through its layer only (not `z @ embedding.weight.T`)",
+            )
 
     @abstractmethod
     def clipped_sum(self, max_grad_norm: float, clipping: Clipping) -> Vector:
@@ -80,12 +107,17 @@ class Engine(ABC):
         self.parameters = parameters
         self._led_to = _cheapest_that_lead_past_every_layer(hooked, parameters)
         self._loss_per_user = loss_per_user
+        _check_embeddings(self._modules)
         hooked.train()
         hooked.disable_hooks()  # type: ignore[operator]  # of Opacus, so unknown to nn.Module
 
     @abstractmethod
-    def gradients(self, batch: Batch) -> BatchGradients:
+    def gradients(self, batch: Batch, *, with_total: bool = False) -> BatchGradients:
         """Forward and backward of a batch with at least one user.
+
+        Args:
+            batch: see ``LossPerUser``.
+            with_total: also have autograd sum them, to be compared.
 
         Raises:
             PerUserGradientError: a parameter does not have exactly one gradient for each user.
@@ -97,14 +129,17 @@ class Engine(ABC):
             loss = self._losses(tuple(tensor[user : user + 1] for tensor in batch)).sum()
             return torch.autograd.grad(loss, self.parameters, materialize_grads=True)
 
-    def _backward(self, batch: Batch) -> Vector:
+    def _backward(self, batch: Batch, *, with_total: bool) -> Vector:
         """Run the hooked model both ways; what the hooks found of each user is then on the parameters."""
+        reached = self.parameters if with_total else [p for p in self._led_to if p.requires_grad]
+        if not reached:
+            raise takes_no_part()
         self._forget()
         self._hooked.enable_hooks()  # type: ignore[operator]
         try:
             with known_warnings():
                 losses = self._losses(batch)
-                losses.sum().backward(inputs=self._led_to)  # type: ignore[no-untyped-call]
+                losses.sum().backward(inputs=reached)  # type: ignore[no-untyped-call]
         except NotImplementedError as error:
             raise PerUserGradientError(
                 f"Opacus cannot tell users apart in this model: {error}",
@@ -113,7 +148,7 @@ class Engine(ABC):
             ) from error
         finally:
             self._hooked.disable_hooks()  # type: ignore[operator]
-        if any(parameter.grad is None for parameter in self._led_to):
+        if any(parameter.grad is None for parameter in reached):
             raise takes_no_part()
         return losses.detach().numpy()
 
@@ -173,7 +208,7 @@ def takes_no_part() -> PerUserGradientError:
     return PerUserGradientError(
         "a trainable parameter took no part in the loss",
         where="model",
-        remedy="freeze it with requires_grad_(False), or use it through its layer",
+        remedy="freeze it with requires_grad_(False), or use it through its layer; ask no gradient of inputs",
     )
 
 
@@ -191,8 +226,51 @@ def _cheapest_that_lead_past_every_layer(
     return [parameter for parameter in parameters if parameter in needed or parameter not in dear]
 
 
+def _check_embeddings(modules: list[nn.Module]) -> None:
+    """No embedding may scale its rows in place, by whose items are in the batch."""
+    if any(isinstance(module, nn.Embedding) and module.max_norm is not None for module in modules):
+        raise PerUserGradientError(
+            "an embedding with max_norm changes with who is in the batch",
+            where="model",
+            remedy="leave it out",
+        )
+
+
 def _is_reached_by_its_bias(module: nn.Module) -> bool:
     return type(module) is nn.Linear and module.bias is not None and module.bias.requires_grad
+
+
+def no_total() -> ValueError:
+    """The error of a comparison with what was not computed: a mistake of the caller."""
+    return ValueError("these gradients were asked for without their total")
+
+
+class Probe:
+    """A random direction of rank and length one: along it, a difference of two gradients shows.
+
+    Freivalds' check (1977): with probability one, and at the cost of a vector instead of a matrix.
+
+    Args:
+        shape: of the parameter.
+        generator: of the operating system's choice (``fresh_generator``); a constant one could be evaded.
+    """
+
+    def __init__(self, shape: torch.Size, generator: torch.Generator) -> None:
+        rows = shape[0] if shape else 1
+        columns = shape.numel() // max(rows, 1)
+        self.left = functional.normalize(torch.randn(rows, generator=generator, dtype=torch.float64), dim=0)
+        self.right = functional.normalize(
+            torch.randn(columns, generator=generator, dtype=torch.float64), dim=0
+        )
+
+    def of(self, matrix: Tensor) -> float:
+        """A parameter's gradient along the direction."""
+        return float(self.left @ (matrix.reshape(len(self.left), -1) @ self.right))
+
+
+def fresh_generator() -> torch.Generator:
+    """A generator seeded by the operating system."""
+    return torch.Generator().manual_seed(secrets.randbits(63))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ keep them. Once a user's factor is known, the clipped sum of a layer is a produc
 pass of ``Σ c_i loss_i`` there. That is slower, and it takes the gradient from where the norm was not
 measured: what acts behind the hooks' back is then released unclipped. Here a user's contribution *is* the
 vector whose norm was taken, so the clip norm holds by construction, and a weight used behind its layer's back
-makes the gradient wrong; whoever computes a user alone finds that.
+makes the gradient wrong; ``check_total`` finds that, and whoever computes a user alone.
 """
 
 from __future__ import annotations
@@ -29,8 +29,11 @@ from privacy.dpsgd.base import (
     Gradient,
     LossPerUser,
     PerUserGradientError,
+    Probe,
     Vector,
     check_rows,
+    fresh_generator,
+    no_total,
     num_users,
     takes_no_part,
 )
@@ -58,21 +61,27 @@ class GhostEngine(Engine):
         self._grad_samplers = hooked.GRAD_SAMPLERS
         super().__init__(hooked, parameters, loss_per_user)
         self._found: dict[Tensor, Kept] = {}
+        generator = fresh_generator()
+        self._probes = [Probe(parameter.shape, generator) for parameter in parameters]
 
     @override
-    def gradients(self, batch: Batch) -> FactoredGradients:
+    def gradients(self, batch: Batch, *, with_total: bool = False) -> FactoredGradients:
         self._found = {}
-        losses = self._backward(batch)
-        found = []
+        losses = self._backward(batch, with_total=with_total)
+        found, totals = [], []
         for parameter in self.parameters:
             gradients = self._found.get(parameter)
             if gradients is None:
                 raise takes_no_part()
             check_rows(gradients.num_users, num_users(batch))
             found.append(gradients)
+            if parameter.grad is not None:
+                totals.append(parameter.grad)
         self._found = {}
         self._forget()
-        return FactoredGradients(losses, found, [parameter.shape for parameter in self.parameters])
+        shapes = [parameter.shape for parameter in self.parameters]
+        compared = list(zip(self._probes, totals, strict=True)) if with_total else None
+        return FactoredGradients(losses, found, shapes, compared)
 
     def _sample(
         self, module: nn.Module, activations: list[Tensor], backprops: Tensor
@@ -103,19 +112,36 @@ class FactoredGradients(BatchGradients):
         losses: (users,).
         found: of each parameter.
         shapes: of the parameters.
+        compared: of each parameter a direction and the sum that autograd made, where it was to make it.
     """
 
-    def __init__(self, losses: Vector, found: list[Kept], shapes: list[torch.Size]) -> None:
+    def __init__(
+        self,
+        losses: Vector,
+        found: list[Kept],
+        shapes: list[torch.Size],
+        compared: list[tuple[Probe, Tensor]] | None,
+    ) -> None:
         self.losses = losses
+        self._compared = compared
         self._found = found
         self._shapes = shapes
         self._whole = {at: one for at, one in enumerate(found) if isinstance(one, ParameterGradients)}
         self._sums = {at: one for at, one in enumerate(found) if isinstance(one, SumsOfProducts)}
+        bytes_a_user = sum(sums.bytes_a_user for sums in self._sums.values())
+        self._at_once = max(1, CACHED_BYTES // bytes_a_user) if bytes_a_user else len(losses)
 
     @cached_property
     @override
     def norms(self) -> Vector:  # type: ignore[override]  # computed once, like any attribute afterwards
         return torch.cat([norms for norms, _ in self._written_out()]).numpy()
+
+    @override
+    def check_total(self, max_grad_norm: float) -> None:
+        if self._compared is None:
+            raise no_total()
+        for gradients, (probe, total) in zip(self._found, self._compared, strict=True):
+            self._check_difference(abs(gradients.along(probe) - probe.of(total)), max_grad_norm)
 
     @override
     def clipped_sum(self, max_grad_norm: float, clipping: Clipping) -> Vector:
@@ -126,6 +152,7 @@ class FactoredGradients(BatchGradients):
             factors.append(torch.from_numpy(clip_factors(lengths.numpy(), max_grad_norm, clipping)))
             for at, gradients in zip(self._sums, written, strict=True):
                 gradients.add_scaled(factors[-1], parts[at])
+            del written  # before the next are written out
         self.norms = torch.cat(norms).numpy()
         for at, of_all in self._whole.items():
             of_all.add_scaled(torch.cat(factors), parts[at])
@@ -152,17 +179,19 @@ class FactoredGradients(BatchGradients):
         """A few users at a time: norms of all that is theirs, and what of it had to be written out."""
         nothing = torch.zeros(len(self.losses), dtype=torch.float64)
         whole = torch.stack([nothing, *(gradients.norms for gradients in self._whole.values())]).norm(dim=0)
-        bytes_a_user = sum(sums.bytes_a_user for sums in self._sums.values())
-        at_once = max(1, CACHED_BYTES // bytes_a_user) if self._sums else len(whole)
-        sums = zip(*(one.written_out(at_once) for one in self._sums.values()), strict=True)
-        for norms in whole.split(at_once):
+        sums = zip(*(one.written_out(self._at_once) for one in self._sums.values()), strict=True)
+        for norms in whole.split(self._at_once):
             written = next(sums, ())
             yield torch.stack([norms, *(gradients.norms for gradients in written)]).norm(dim=0), written
+            del written
 
     def _of(self, user: int) -> Iterator[tuple[ParameterGradients, int]]:
         """Each parameter's gradients and the user's place in them."""
         for gradients in self._found:
-            yield (gradients.of(user), 0) if isinstance(gradients, SumsOfProducts) else (gradients, user)
+            if isinstance(gradients, SumsOfProducts):
+                yield gradients.of(user, self._at_once)
+            else:
+                yield gradients, user
 
 
 def _linear(layer: nn.Linear, inputs: Tensor, backprops: Tensor) -> dict[Tensor, Kept]:

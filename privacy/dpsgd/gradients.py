@@ -133,7 +133,7 @@ class PerUserGradients:
         if num_users(batch) < _SELF_TEST_USERS:
             raise PerUserGradientError("the self-test needs three users", where="batch")
         batch = tuple(tensor[:_SELF_TEST_USERS] for tensor in batch)
-        found = self._engine.gradients(batch)
+        found = self._engine.gradients(batch, with_total=True)
         alone = [self._engine.alone(batch, user) for user in range(_SELF_TEST_USERS)]
         expected = np.stack([torch.cat([part.flatten() for part in gradient]).numpy() for gradient in alone])
         norms = np.linalg.norm(expected, axis=1)
@@ -147,6 +147,7 @@ class PerUserGradients:
                 where="start_up_self_test",
                 remedy="use parameters through their layers only, sum over each user's own terms, no dropout",
             )
+        found.check_total(self._max_grad_norm)
         for max_grad_norm in {self._max_grad_norm, float(norms.min()) / 2} - {0.0}:
             self._test_applied_updates(batch, expected, max_grad_norm)
 
@@ -208,7 +209,7 @@ class PerUserGradients:
 
     def _clipped(self, batch: Batch, max_grad_norm: float, *, is_watched: bool) -> Vector:
         """One micro-batch's clipped gradients in sum, without the users who have none."""
-        gradients = self._engine.gradients(batch)
+        gradients = self._engine.gradients(batch, with_total=is_watched)
         found = gradients.clipped_sum(max_grad_norm, self._clipping)
         while not gradients.is_usable.all():
             is_usable = gradients.is_usable
@@ -216,9 +217,10 @@ class PerUserGradients:
             if not is_usable.any():
                 return np.zeros(self.num_values)
             batch = tuple(tensor[torch.from_numpy(is_usable)] for tensor in batch)
-            gradients = self._engine.gradients(batch)
+            gradients = self._engine.gradients(batch, with_total=is_watched)
             found = gradients.clipped_sum(max_grad_norm, self._clipping)
         if is_watched:
+            gradients.check_total(max_grad_norm)
             self._check_alone(batch, gradients, secrets.randbelow(num_users(batch)), max_grad_norm)
         return found
 

@@ -18,8 +18,10 @@ from privacy.dpsgd.base import (
     Engine,
     Gradient,
     LossPerUser,
+    PerUserGradientError,
     Vector,
     check_rows,
+    no_total,
     num_users,
     takes_no_part,
 )
@@ -29,13 +31,21 @@ class HookedEngine(Engine):
     """``GradSampleModule``: every parameter's ``grad_sample``."""
 
     def __init__(self, model: nn.Module, parameters: list[nn.Parameter], loss_per_user: LossPerUser) -> None:
+        if any(
+            isinstance(module, nn.Embedding) and module.padding_idx is not None for module in model.modules()
+        ):
+            raise PerUserGradientError(
+                "Opacus' hooks train an embedding's padding row",
+                where="model",
+                remedy="leave padding_idx out",
+            )
         super().__init__(
             GradSampleModule(model, loss_reduction="sum", strict=True), parameters, loss_per_user
         )
 
     @override
-    def gradients(self, batch: Batch) -> Rows:
-        losses = self._backward(batch)
+    def gradients(self, batch: Batch, *, with_total: bool = False) -> Rows:
+        losses = self._backward(batch, with_total=with_total)
         samples = []
         for parameter in self.parameters:
             found = getattr(parameter, "grad_sample", None)
@@ -43,18 +53,29 @@ class HookedEngine(Engine):
                 raise takes_no_part()
             check_rows(found.shape[0], num_users(batch))
             samples.append(found.detach().reshape(len(found), -1).numpy())
+        totals = [
+            parameter.grad.numpy().ravel() for parameter in self.parameters if parameter.grad is not None
+        ]
         self._forget()
-        return Rows(losses, np.concatenate(samples, axis=1))
+        return Rows(losses, np.concatenate(samples, axis=1), np.concatenate(totals) if with_total else None)
 
 
 class Rows(BatchGradients):
     """Gradients as a matrix, users × values."""
 
-    def __init__(self, losses: Vector, rows: Vector) -> None:
+    def __init__(self, losses: Vector, rows: Vector, total: Vector | None) -> None:
         self.losses = losses
         self._rows = rows
+        self._total = total
         with np.errstate(over="ignore", invalid="ignore"):
             self.norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+
+    @override
+    def check_total(self, max_grad_norm: float) -> None:
+        if self._total is None:
+            raise no_total()
+        difference = np.linalg.norm(self._rows.sum(axis=0) - self._total)
+        self._check_difference(float(difference), max_grad_norm)
 
     @override
     def clipped_sum(self, max_grad_norm: float, clipping: Clipping) -> Vector:

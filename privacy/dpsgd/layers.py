@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from privacy.dpsgd.base import Probe
+
 # Added to lengths whose squares may underflow, so that no product of norms is below the real one.
 _UNDERFLOW = 1e-150
 
@@ -38,6 +40,10 @@ class ParameterGradients(ABC):
     @abstractmethod
     def norms(self) -> Tensor:
         """(users,) L2 norms."""
+
+    @abstractmethod
+    def along(self, probe: Probe) -> float:
+        """Return their sum, along a direction."""
 
     @abstractmethod
     def add_scaled(self, factors: Tensor, total: Tensor) -> None:
@@ -73,6 +79,10 @@ class OuterProducts(ParameterGradients):
     @override
     def norms(self) -> Tensor:
         return (_lengths(self.inputs) + _UNDERFLOW) * (_lengths(self.backprops) + _UNDERFLOW)
+
+    @override
+    def along(self, probe: Probe) -> float:
+        return float((self.backprops @ probe.left) @ (self.inputs @ probe.right))
 
     @override
     def add_scaled(self, factors: Tensor, total: Tensor) -> None:
@@ -112,6 +122,10 @@ class WrittenOut(ParameterGradients):
     @override
     def norms(self) -> Tensor:
         return _lengths(self.samples)
+
+    @override
+    def along(self, probe: Probe) -> float:
+        return float((self.samples @ torch.outer(probe.left, probe.right).flatten()).sum())
 
     @override
     def add_scaled(self, factors: Tensor, total: Tensor) -> None:
@@ -162,10 +176,15 @@ class SumsOfProducts:
         for backprops, inputs in zip(*parts, strict=True):
             yield WrittenOut(torch.bmm(backprops, inputs))
 
-    def of(self, user: int) -> WrittenOut:
-        """One user's."""
-        alone = slice(user, user + 1)
-        return WrittenOut(torch.bmm(self._backprops[alone].mT, self._inputs[alone]))
+    def along(self, probe: Probe) -> float:
+        """Return their sum, along a direction."""
+        return float(((self._backprops @ probe.left) * (self._inputs @ probe.right)).sum())
+
+    def of(self, user: int, at_once: int) -> tuple[WrittenOut, int]:
+        """Those that are written out with one user's, and its place: the very numbers that are added."""
+        start = user - user % at_once
+        part = slice(start, start + at_once)
+        return WrittenOut(torch.bmm(self._backprops[part].mT, self._inputs[part])), user - start
 
 
 class EmbeddingRows(ParameterGradients):
@@ -208,6 +227,10 @@ class EmbeddingRows(ParameterGradients):
     @override
     def norms(self) -> Tensor:
         return _lengths(self.rows.flatten(1))
+
+    @override
+    def along(self, probe: Probe) -> float:
+        return float(((self.rows @ probe.right) * probe.left[self.items]).sum())
 
     @override
     def add_scaled(self, factors: Tensor, total: Tensor) -> None:

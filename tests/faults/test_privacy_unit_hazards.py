@@ -125,8 +125,8 @@ def test_a_model_that_breaks_the_unit_of_privacy_does_not_start(kind: type[Tower
     [
         (ItemsFoldedIntoTheBatch, "not one per user"),
         (PlacesSharedByAllUsers, "not one per user"),
-        (WeightsBehindTheHooksBack, "not the one of that user alone"),
-        (WeightsBehindTheHooksBackByFunction, "not the one of that user alone"),
+        (WeightsBehindTheHooksBack, "do not add up"),
+        (WeightsBehindTheHooksBackByFunction, "do not add up"),
         (ScoresRelativeToTheBatch, "not the one of that user alone"),
         (BatchStatisticsWithoutWeights, "not the one of that user alone"),
         (TossesCoins, "not the one of that user alone"),

@@ -42,9 +42,9 @@ def micro_batches(gradients: PerUserGradients, monkeypatch: pytest.MonkeyPatch) 
     sizes: list[int] = []
     engine, plain = gradients._engine, gradients._engine.gradients
 
-    def watched(users: tuple[Tensor, ...]) -> object:
+    def watched(users: tuple[Tensor, ...], *, with_total: bool = False) -> object:
         sizes.append(len(users[0]))
-        return plain(users)
+        return plain(users, with_total=with_total)
 
     monkeypatch.setattr(engine, "gradients", watched)
     return sizes

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from privacy.clipping import clip_factors
-from privacy.dpsgd import PerUserGradientError, PerUserGradients, ghost
-from privacy.dpsgd.base import BatchGradients
+from privacy.dpsgd import ROUNDING, PerUserGradientError, PerUserGradients, ghost
+from privacy.dpsgd.base import BatchGradients, Probe
 from privacy.dpsgd.ghost import GhostEngine
 from privacy.dpsgd.hooks import HookedEngine
-from privacy.dpsgd.layers import EmbeddingRows
+from privacy.dpsgd.layers import EmbeddingRows, OuterProducts, ParameterGradients, SumsOfProducts, WrittenOut
 
 USERS, PLACES, IN, OUT, ITEMS = 6, 7, 5, 4, 9
 ENGINES = pytest.mark.parametrize("engine", [GhostEngine, HookedEngine], ids=["ghost", "hooks"])
@@ -94,7 +94,7 @@ def found_and_expected(
         for one in inputs.split(1)
     ]
     made = engine(model, parameters, loss_per_user)
-    return made.gradients((inputs,)), torch.stack(expected).numpy()
+    return made.gradients((inputs,), with_total=True), torch.stack(expected).numpy()
 
 
 @ENGINES
@@ -104,6 +104,7 @@ def test_a_layers_gradients_are_autograds(name: str, engine: type[GhostEngine] |
     np.testing.assert_allclose(np.stack([found.row(user) for user in range(USERS)]), expected, atol=1e-13)
     norms = np.linalg.norm(expected, axis=1)
     np.testing.assert_allclose(found.norms, norms, rtol=1e-13)
+    found.check_total(1.0)
     total = found.clipped_sum(0.5, "flat")
     np.testing.assert_allclose(total, clip_factors(norms, 0.5) @ expected, atol=1e-13)
 
@@ -128,13 +129,19 @@ def test_a_padding_row_is_not_trained_and_not_counted() -> None:
     found, expected = found_and_expected("padded embedding", GhostEngine)
     np.testing.assert_allclose(np.stack([found.row(user) for user in range(USERS)]), expected, atol=1e-13)
     np.testing.assert_allclose(found.norms, np.linalg.norm(expected, axis=1), rtol=1e-13)
+    found.check_total(1.0)
 
 
-def test_opacus_own_sampler_counts_the_padding_row_and_a_user_alone_shows_it() -> None:
-    model, inputs = layer("padded embedding")
-    inputs[:, 0] = 0
-    with pytest.raises(PerUserGradientError, match="not the one of that user alone"):
-        PerUserGradients(model, loss_per_user, 1.0, mode="hooks").clipped_sum(inputs)
+def test_opacus_own_sampler_trains_the_padding_row_and_is_not_used() -> None:
+    model, _ = layer("padded embedding")
+    with pytest.raises(PerUserGradientError, match="padding row"):
+        PerUserGradients(model, loss_per_user, 1.0, mode="hooks")
+
+
+def test_an_embedding_that_scales_its_rows_by_who_is_there_is_refused() -> None:
+    model = nn.Embedding(ITEMS, OUT, max_norm=1.0).double()
+    with pytest.raises(PerUserGradientError, match="max_norm"):
+        PerUserGradients(model, loss_per_user, 1.0)
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 4, USERS])
@@ -169,3 +176,73 @@ def test_a_history_that_names_one_item_only_has_one_row() -> None:
     items = torch.full((2, PLACES), 3)
     found = EmbeddingRows(items, rows(PLACES, OUT)[:2], ITEMS, None)
     np.testing.assert_allclose(found.norms, rows(PLACES, OUT)[:2].sum(1).norm(dim=1))
+
+
+@pytest.mark.parametrize(
+    "gradients",
+    [
+        OuterProducts(rows(IN), rows(OUT)),
+        WrittenOut(rows(OUT, IN)),
+        WrittenOut(rows(OUT)),
+        SumsOfProducts(rows(PLACES, IN), rows(PLACES, OUT)),
+        EmbeddingRows(histories(PLACES), rows(PLACES, OUT), ITEMS, None),
+    ],
+    ids=["outer", "matrix", "vector", "places", "embedding"],
+)
+def test_a_probe_sees_a_single_wrong_coordinate(gradients: ParameterGradients | SumsOfProducts) -> None:
+    shapes = {OUT * IN: (OUT, IN), OUT: (OUT,), ITEMS * OUT: (ITEMS, OUT)}
+    whole = gradients.of(0, USERS)[0] if isinstance(gradients, SumsOfProducts) else gradients
+    shape = torch.Size(shapes[whole.row(0).numel()])
+    total = torch.stack([whole.row(user) for user in range(USERS)]).sum(0).reshape(shape)
+    for seed in range(20):
+        probe = Probe(shape, torch.Generator().manual_seed(seed))
+        assert float(probe.left.norm() * probe.right.norm()) == pytest.approx(1)
+        assert gradients.along(probe) == pytest.approx(probe.of(total), abs=1e-12)
+        wrong = total.clone()
+        wrong.view(-1)[seed % total.numel()] += 1e-3
+        assert abs(gradients.along(probe) - probe.of(wrong)) > 1e-9
+
+
+class OnPlaces(nn.Module):
+    """Odd sizes: every second user's rows start off 16 bytes, where kernels sum in another order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(33, 17, dtype=torch.float64)
+
+    def forward(self, places: Tensor) -> Tensor:
+        found: Tensor = self.layer(places)
+        return found
+
+
+def opposed(users: int, cancellation: float) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    place, change = torch.randn(2, users, 25, 33, generator=generator, dtype=torch.float64)
+    signs = torch.randn(users, 25, 17, generator=generator, dtype=torch.float64)
+    return torch.cat([place, place + change / cancellation], 1), cancellation * torch.cat([signs, -signs], 1)
+
+
+def signed_sum(model: nn.Module, places: Tensor, signs: Tensor) -> Tensor:
+    return (model(places) * signs).sum(dim=(1, 2))
+
+
+def written_out(model: nn.Module, users: tuple[Tensor, ...]) -> Tensor:
+    found = GhostEngine(model, list(model.parameters()), signed_sum).gradients(users)
+    rows = torch.cat([written[0].samples for _, written in found._written_out()])
+    for user in range(len(users[0])):
+        assert np.array_equal(found.row(user)[: rows.shape[1]], rows[user].numpy())
+    return rows
+
+
+def test_the_row_that_is_checked_is_the_row_that_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ghost, "CACHED_BYTES", 3 * 33 * 17 * 8)
+    written_out(OnPlaces(), opposed(8, 1e4))
+
+
+def test_rounding_that_moves_with_the_place_among_those_written_out_is_measured() -> None:
+    users = opposed(64, 1e8)
+    others = tuple(tensor[1:] for tensor in users)
+    moved = (written_out(OnPlaces(), users)[1:] - written_out(OnPlaces(), others)).norm(dim=1)
+    gradients = PerUserGradients(OnPlaces(), signed_sum, 1.0, mode="ghost")
+    clipped = moved.numpy() * np.minimum(1, 1 / gradients._engine.gradients(others).norms)
+    assert clipped.max() <= ROUNDING or gradients.rounding(*users) > ROUNDING
