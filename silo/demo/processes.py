@@ -8,11 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from privacy.errors import ArchipelError, ExitCode, HostError
 
@@ -35,12 +37,20 @@ class Processes:
     shown: list[str] = field(default_factory=list)
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _files: ExitStack = field(default_factory=ExitStack)
+    _handler: Any = None
 
     def __enter__(self) -> Processes:
+        # Whoever is ended by a signal runs no `finally`, and what it started would go on for ever.
+        if threading.current_thread() is threading.main_thread():
+            self._handler = signal.signal(signal.SIGTERM, _interrupt)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        try:
+            self.stop()
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, self._handler)
 
     def command(self, *words: str | Path) -> str:
         """Run one command to its end; returns its standard output.
@@ -102,6 +112,10 @@ class Processes:
 
     def _note(self, words: Sequence[str | Path]) -> None:
         self.shown.append(_text(words))
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def wait_until_listening(host: str, port: int, processes: Processes) -> None:
