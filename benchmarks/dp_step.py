@@ -176,7 +176,7 @@ SHAPES = {
         language_module,
         language_loss,
         language_batch,
-        (64, 256),
+        (64, 256, 1024),
         1.25,
     ),
 }
