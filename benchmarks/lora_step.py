@@ -38,6 +38,8 @@ from silo.models.base import Family, get_family
 from silo.models.trainer import GradientFamily
 
 SILOS = ("north", "east", "south", "west")
+MEASURED = "west"
+"""The silo whose step it is; others may train more columns."""
 WORDS = ("the", "of", "night", "summer", "house", "river", "war", "love", "girl", "black", "last", "city")
 GENRES = ("Drama", "Comedy", "Crime", "Thriller", "Romance", "Documentary", "Adventure")
 HISTORY = 10
@@ -48,6 +50,12 @@ MODES: dict[str, dict[str, Any]] = {
     "ffa_lora, 1 layer": {"adapter": "ffa_lora"},
     "ffa_lora, 2 layers": {"adapter": "ffa_lora", "adapter_layers": 2},
     "ffa_lora, 6 layers": {"adapter": "ffa_lora", "adapter_layers": 6},
+    "ffa_lora, rank 64": {"adapter": "ffa_lora", "adapter_rank": 64},
+    "ffa_lora, 8 columns of 64": {
+        "adapter": "ffa_lora",
+        "adapter_rank": 64,
+        "adapter_columns": {MEASURED: 8},
+    },
 }
 
 
@@ -79,7 +87,7 @@ def measure(directory: Path, plan: Plan, catalogue: Catalogue, users: int, repea
     """CPU seconds of both steps for so many people, and what the plan sends."""
     items = place_items(directory, plan, catalogue)
     families: list[Family] = []
-    preparing = cpu_seconds(lambda: families.append(get_family(plan)(plan, items)))
+    preparing = cpu_seconds(lambda: families.append(get_family(plan)(plan, items, silo=MEASURED)))
     (family,) = families
     if not isinstance(family, GradientFamily):
         raise TypeError(f"{plan.model.family} takes no steps")
@@ -100,7 +108,8 @@ def measure(directory: Path, plan: Plan, catalogue: Catalogue, users: int, repea
     adapter = plan.model.adapter if plan.model.family == "language" else None
     return {
         "adapter_values": 0 if adapter is None else adapter.num_weights,
-        "values": gradients.num_values,
+        "values": schedule(plan)[0].values,
+        "trained_values": gradients.num_values,
         "preparing_cpu_seconds": preparing,
         "plain_users_per_second": users / median(seconds for seconds, _ in pairs),
         "private_users_per_second": users / median(seconds for _, seconds in pairs),
@@ -114,13 +123,14 @@ def show(result: dict[str, Any], page: Page) -> None:
     """Print the table."""
     page.table(
         f"{result['users']} people with {HISTORY} items of {result['items']} each, one core",
-        ("encoder", "values", "of adapters", "plain people/s", "private people/s", "ratio", "up kB",
-         "down kB", "texts once s"),
+        ("encoder", "values", "of adapters", "trained here", "plain people/s", "private people/s", "ratio",
+         "up kB", "down kB", "texts once s"),
         [
             (
                 row["mode"],
                 f"{row['values']:,}",
                 f"{row['adapter_values']:,}",
+                f"{row['trained_values']:,}",
                 f"{row['plain_users_per_second']:,.1f}",
                 f"{row['private_users_per_second']:,.1f}",
                 f"{row['ratio']:.2f}",

@@ -105,11 +105,15 @@ def job_terms(job_directory: Path) -> tuple[Plan, str, Dataset]:
         NoModelError: the policy it was accepted under names none.
     """
     plan = load_yaml(job_directory / "plan.yaml", Plan)
-    policy = SiloPolicy.model_validate_json((job_directory / "policy.json").read_bytes())
-    found = policy.dataset_for(plan.purpose)
+    found = job_policy(job_directory).dataset_for(plan.purpose)
     if found is None:
         raise NoModelError("the job's policy names no dataset", where=str(job_directory))
     return plan, *found
+
+
+def job_policy(job_directory: Path) -> SiloPolicy:
+    """The policy under which this silo accepted a job."""
+    return SiloPolicy.model_validate_json((job_directory / "policy.json").read_bytes())
 
 
 def _all_left(directory: Path, file: str) -> list[Path]:

@@ -196,12 +196,13 @@ class Session:
         """
         from silo.models.base import get_family
 
-        own = self._dataset(plan)
+        own, silo = self._dataset_and_silo(plan)
         key = digest(plan), None if own is None else own.item_list
         if self._family is None or self._family[0] != key:
             sha256 = getattr(plan.model, "start_from", None)
             start = None if sha256 is None else load_checkpoint(find_checkpoint(directory, sha256))
-            self._family = key, get_family(plan)(plan, _items(directory, plan, own), start=start)
+            items = _items(directory, plan, own)
+            self._family = key, get_family(plan)(plan, items, start=start, silo=silo)
         return self._family[1]
 
     def learned(self, course: Course) -> tuple[Family, Tables]:
@@ -223,11 +224,13 @@ class Session:
                 self._save(course)
         return family, state
 
-    def _dataset(self, plan: Plan) -> Dataset | None:
+    def _dataset_and_silo(self, plan: Plan) -> tuple[Dataset | None, str | None]:
         """Where a silo ranks items of its own: the table of this job's policy, which names their list."""
-        from silo.finished import job_terms
+        from silo.finished import job_policy, job_terms
 
-        return job_terms(self.directory)[2] if plan.catalogue.kind == "per_silo" else None
+        if plan.catalogue.kind != "per_silo":
+            return None, None
+        return job_terms(self.directory)[2], job_policy(self.directory).silo
 
     def forget_state(self) -> None:
         """Drop the trained state here and on the disk; the next use replays the sums."""

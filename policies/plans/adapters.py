@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -23,6 +24,7 @@ class AdapterDraft:
         adapter_alpha: LoRA's.
         adapter_places: newest items of a history that it reads in a step.
         adapter_tokens: most of a text that it reads.
+        adapter_columns: see :class:`policies.plans.models.EncoderAdapter`; left out: every silo trains all.
     """
 
     adapter: Literal["ffa_lora", "fed_sb"] | None = None
@@ -32,6 +34,7 @@ class AdapterDraft:
     adapter_alpha: float | None = None
     adapter_places: int | None = None
     adapter_tokens: int | None = None
+    adapter_columns: Mapping[str, int] | None = None
 
     def adapter_section(self) -> dict[str, Any] | None:
         """``model.encoder_adapter``; None where the plan has none.
@@ -46,6 +49,7 @@ class AdapterDraft:
             "alpha": self.adapter_alpha,
             "places": self.adapter_places,
             "tokens": self.adapter_tokens,
+            "columns": self.adapter_columns,
         }
         given = {name: value for name, value in fields.items() if value is not None}
         if self.adapter is None:

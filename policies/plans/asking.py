@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from policies.option_groups import given_options
 from policies.plans.drafting import Draft, complete_plan
+from policies.plans.silo_numbers import read_numbers
 from policies.plans.vertical.drafting import VerticalDraft, complete_vertical_plan
 from policies.plans.vertical.encoder_drafting import EncoderDraft, complete_encoder_plan
-from policies.plans.vertical.options import read_capacities, read_features
+from policies.plans.vertical.options import read_features
 from policies.plans.words import listed
 from privacy.budget import RenyiFilter
 from privacy.errors import UsageError
@@ -117,10 +118,13 @@ def draft_plan(asked: Asked, catalogue: tuple[str, int, int]) -> Plan:
                 where="--feature",
                 remedy="leave it out of --feature, or name another silo as --label",
             )
-        decided["capacities"] = read_capacities(decided.pop("capacity"))
+        decided["capacities"] = read_numbers(decided.pop("capacity"), "--capacity", "people")
         return _draft_vertical(asked.family, decided)
     family = asked.family or FAMILIES["horizontal"][0]
     decided["silos"] = tuple(name.strip() for name in decided["silos"].split(","))
+    if "adapter_columns" in decided:
+        columns = read_numbers(decided.pop("adapter_columns"), "--adapter-columns", "columns")
+        decided["adapter_columns"] = columns
     if decided.pop("no_bias"):
         decided["bias_epsilon"] = _no_bias(decided.get("bias_epsilon"))
     if (family == "language") != ("encoder_sha256" in decided):

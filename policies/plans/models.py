@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from policies.sections import Positive, Real, Section, Sha256, Whole
+from policies.sections import MAX_SILOS, PartyName, Positive, Real, Section, Sha256, Whole
 
 FamilyName = Literal[
     "popularity",
@@ -96,6 +97,10 @@ class AutoencoderModel(Section):
     start_from: Sha256 | None = None
 
 
+MAX_ADAPTER_RANK = 64
+AdapterColumns = Annotated[Whole, Field(ge=1, le=MAX_ADAPTER_RANK)]
+
+
 class EncoderAdapter(Section):
     """Small matrices beside the frozen queries and values of a text encoder's last layers, trained as well.
 
@@ -109,15 +114,26 @@ class EncoderAdapter(Section):
         alpha: LoRA's.
         places: newest items of a history that a step reads with the adapted encoder.
         tokens: most of a text that it reads.
+        columns: ``ffa_lora``: silos that train the first so many columns of every B only; all others train
+            all of them. Every silo reads with all columns and adds its noise to all.
     """
 
     kind: Literal["ffa_lora", "fed_sb"]
-    rank: Annotated[Whole, Field(ge=1, le=64)] = 4
+    rank: Annotated[Whole, Field(ge=1, le=MAX_ADAPTER_RANK)] = 4
     layers: Annotated[Whole, Field(ge=1, le=16)] = 1
     outputs: Annotated[Whole, Field(ge=2, le=65_536)] | None = None
     alpha: Annotated[Real, Field(gt=0, le=1_000)] = 2.0
     places: Annotated[Whole, Field(ge=1, le=64)] = 10
     tokens: Annotated[Whole, Field(ge=4, le=128)] = 32
+    columns: Annotated[dict[PartyName, AdapterColumns], Field(min_length=1, max_length=MAX_SILOS)] | None = (
+        None
+    )
+
+    def __hash__(self) -> int:
+        """What was made of texts is kept by the adapter; a mapping has no hash of its own."""
+        fewer = None if self.columns is None else frozenset(self.columns.items())
+        said = (self.kind, self.rank, self.layers, self.outputs, self.alpha, self.places, self.tokens)
+        return hash((said, fewer))
 
     @property
     def num_weights(self) -> int:
@@ -125,6 +141,15 @@ class EncoderAdapter(Section):
         if self.kind == "fed_sb":
             return 2 * self.layers * self.rank**2
         return self.layers * self.rank * (self.outputs or 0)
+
+    def columns_of(self, silo: str) -> int:
+        """How many columns of every B one silo trains, from the first."""
+        return self.rank if self.columns is None else self.columns.get(silo, self.rank)
+
+    def num_trainers(self, silos: Iterable[str]) -> tuple[int, ...]:
+        """For each column of a B, how many silos of a roster train it."""
+        trained = [self.columns_of(silo) for silo in silos]
+        return tuple(sum(column < own for own in trained) for column in range(self.rank))
 
 
 class NetworkSize(Section):

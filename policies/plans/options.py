@@ -226,6 +226,13 @@ class AdapterOptions:
     adapter_tokens: Annotated[
         int | None, typer.Option(help="Most tokens of a text that it reads; default: 32.")
     ] = None
+    adapter_columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="ffa_lora: a silo that trains the first so many columns only, once for each; default: all.",
+            metavar="SILO=COLUMNS",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from policies.plans.models import MAX_NETWORK_WIDTH, NETWORK_WIDTH_STEP
 
 if TYPE_CHECKING:
+    from policies.plans.models import EncoderAdapter
     from policies.plans.plan import Plan
 
 MAX_ITEM_GRAPH_ITEMS = 20_000
@@ -97,12 +98,39 @@ def catalogue_problems(plan: Plan) -> Iterator[str]:
             f"model.dimensions: {plan.catalogue.items} reference texts span at most "
             f"{plan.catalogue.items - 1} around their mean; write fewer dimensions, or list more texts"
         )
-    if model.adapter is not None and (model.adapter.kind == "ffa_lora") != (
-        model.adapter.outputs is not None
-    ):
+    if model.adapter is not None:
+        yield from _adapter_problems(plan, model.adapter)
+
+
+def _adapter_problems(plan: Plan, adapter: EncoderAdapter) -> Iterator[str]:
+    if (adapter.kind == "ffa_lora") != (adapter.outputs is not None):
         yield (
             "model.encoder_adapter.outputs: ffa_lora trains rank times as many values a layer, fed_sb trains "
             "none of them; write adapter_outputs of archipel silo encoder show with ffa_lora only"
+        )
+    if adapter.columns is None:
+        return
+    where = "model.encoder_adapter.columns"
+    if adapter.kind == "fed_sb":
+        yield (
+            f"{where}: a core of fed_sb is rank × rank values, of which a silo saves nothing that it would "
+            "notice; leave it out, or write a smaller rank"
+        )
+    for silo, columns in adapter.columns.items():
+        if silo not in plan.silos:
+            yield f"{where}: {silo} is not in the roster; leave it out"
+        if columns > adapter.rank:
+            yield f"{where}: {silo} cannot train {columns} columns of rank {adapter.rank}; write fewer"
+    untrained = adapter.num_trainers(plan.silos).count(0)
+    if untrained:
+        yield (
+            f"{where}: nobody trains the last {untrained} of {adapter.rank} columns, which would be noise; "
+            f"write rank: {adapter.rank - untrained}, or leave a silo out of it"
+        )
+    if plan.fewest_contributors < plan.num_silos:
+        yield (
+            f"{where}: a column's step is divided by the people of all who train it, so no round can go on "
+            "without one of them; write min_silos: all silos and no round_minutes"
         )
 
 

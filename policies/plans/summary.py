@@ -17,6 +17,7 @@ from policies.plans.price import (
     training_shape,
 )
 from policies.plans.vertical.summary import describe_vertical, summarise_vertical
+from policies.plans.words import listed
 from privacy.events import EventCount
 
 if TYPE_CHECKING:
@@ -121,10 +122,17 @@ def _adapter_in_words(plan: Plan) -> list[str]:
     adapter = plan.model.adapter if plan.model.family == "language" else None
     if adapter is None:
         return []
+    fewer = "" if adapter.columns is None else _columns_in_words(adapter.columns)
     return [
         f"of the text encoder: {adapter.num_weights:,} values on its last {counted(adapter.layers, 'layer')} "
-        f"({adapter.kind}, rank {adapter.rank}); it reads {counted(adapter.places, 'item')} of a person"
+        f"({adapter.kind}, rank {adapter.rank}{fewer}); "
+        f"it reads {counted(adapter.places, 'item')} of a person"
     ]
+
+
+def _columns_in_words(columns: Mapping[str, int]) -> str:
+    own = [f"{silo} trains the first {counted(number, 'column')}" for silo, number in columns.items()]
+    return f", of which {listed(own)}"
 
 
 def sums_in_words(plan: Plan) -> str:

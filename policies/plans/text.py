@@ -126,7 +126,7 @@ def _lines(values: Mapping[str, Any], comments: Mapping[str, str]) -> Iterator[t
 def _flow(value: Any) -> str:
     """A JSON value in YAML's flow style; plain words stay bare."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{name}: {_flow(item)}" for name, item in value.items()) + "}"
+        return "{" + ", ".join(f"{_flow(name)}: {_flow(item)}" for name, item in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(_flow(item) for item in value) + "]"
     if isinstance(value, str) and _WORD.fullmatch(value) and value.lower() not in _NOT_WORDS:

@@ -144,10 +144,16 @@ def made_up_people(number: int, interactions: int, catalogue: Catalogue) -> Inte
 
 
 def _of_everybody(plan: Plan) -> Plan:
-    """Return the plan without coins, and from the public seed: a checkpoint changes no time."""
+    """Return the plan without coins, from the public seed and of a silo that trains all columns.
+
+    A checkpoint changes no time, and fewer columns hardly any.
+    """
     model = plan.model
     if isinstance(model, AutoencoderModel | LanguageModel | SequenceModel):
         model = model.model_copy(update={"start_from": None})
+    if isinstance(model, LanguageModel) and model.adapter is not None:
+        adapter = model.adapter.model_copy(update={"columns": None})
+        model = model.model_copy(update={"encoder_adapter": adapter})
     training = plan.training.model_copy(update={"sample_rate": 1.0})
     return plan.model_copy(update={"training": training, "model": model})
 

@@ -71,6 +71,30 @@ class Architecture(ABC):
     def module(self) -> nn.Module:
         """Return a float64 module without buffers; the trainer sets its weights."""
 
+    def set_weights(self, module: nn.Module, weights: Weights) -> None:
+        """Put values into a module's parameters.
+
+        Args:
+            module: made by :meth:`module`.
+            weights: as of :meth:`initial_weights`.
+        """
+        import torch
+
+        with torch.no_grad():
+            for parameter, values in zip(module.parameters(), weights.values(), strict=True):
+                parameter.copy_(torch.from_numpy(values))
+
+    def spread(self, values: Vector) -> Vector:
+        """Put gradients of the module's parameters at their places among all weights.
+
+        Args:
+            values: (..., parameters).
+
+        Returns:
+            (..., weights): 0 for weights that this silo leaves to others.
+        """
+        return values
+
     @property
     def num_scored(self) -> int:
         """Scores of one user that are held at a time."""

@@ -71,6 +71,7 @@ class Family(ABC):
             statistics family's round, a gradient family's popularity round), in grid units. None (every real
             job) derives it from the round. Only a harness that adds other noise, or none, says otherwise.
         start: a checkpoint to start from (warm start); only families with weights take one.
+        silo: whose rows :meth:`contribute` will be given; None where none are, or it is the same for all.
 
     Raises:
         UsageError: a checkpoint for a family without weights.
@@ -85,6 +86,7 @@ class Family(ABC):
         *,
         noise_std: float | None = None,
         start: State | None = None,
+        silo: str | None = None,
     ) -> None:
         if start is not None and plan.is_statistics:
             raise UsageError(
@@ -92,6 +94,7 @@ class Family(ABC):
             )
         self.plan = plan
         self.catalogue = catalogue
+        self.silo = silo
         self._noise_std = noise_std
 
     @property

@@ -49,10 +49,8 @@ class TrainingSession:
         self._whole: Batch | None = None
 
     def set_weights(self, weights: Weights) -> None:
-        """Put these values into the module's parameters, in their order."""
-        with torch.no_grad():
-            for parameter, values in zip(self._module.parameters(), weights.values(), strict=True):
-                parameter.copy_(torch.from_numpy(values))
+        """Put these values into the module."""
+        self.architecture.set_weights(self._module, weights)
 
     def clipped_sum(
         self, interactions: Interactions, users: NDArray[np.int64], step: int
@@ -72,7 +70,7 @@ class TrainingSession:
         total = np.zeros(self._gradients.num_values)
         for batch in self._batches(interactions, users, self.architecture.input_dropout):
             total += self._gradients.clipped_sum(*batch)
-        return total
+        return self.architecture.spread(total)
 
     def clipped_rows(self, interactions: Interactions, step: int) -> NDArray[np.float64]:
         """What each user adds to :meth:`clipped_sum`: users × values, without dropout.
@@ -83,7 +81,8 @@ class TrainingSession:
         self.self_test()
         self.architecture.draw(step)
         histories = interactions.histories()  # beside the batches that are kept for training
-        return self._gradients.clipped_rows(*self.architecture.batch(histories, histories))
+        rows = self._gradients.clipped_rows(*self.architecture.batch(histories, histories))
+        return self.architecture.spread(rows)
 
     def mean_loss(self, interactions: Interactions) -> float | None:
         """Mean loss of the users with a history, without dropout; None if there are none."""

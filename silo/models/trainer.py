@@ -91,8 +91,9 @@ class GradientFamily(Family):
         *,
         noise_std: float | None = None,
         start: State | None = None,
+        silo: str | None = None,
     ) -> None:
-        super().__init__(plan, catalogue, noise_std=noise_std, start=start)
+        super().__init__(plan, catalogue, noise_std=noise_std, start=start, silo=silo)
         training, privacy = plan.training, plan.privacy
         if plan.model.family != self.name or privacy.max_grad_norm is None:
             raise UsageError(
@@ -132,6 +133,15 @@ class GradientFamily(Family):
         That is what the inputs stand for, and how they are read where shapes do not say it.
         """
         return self.catalogue.sha256
+
+    @property
+    def trained_share(self) -> Vector | float:
+        """The share of the plan's silos that trains each weight: what the public divisor is multiplied with.
+
+        Returns:
+            A number for all weights, or (weights,).
+        """
+        return 1.0
 
     def make_architecture(self, popularity: Vector | None) -> Architecture:
         """Build the network; one that needs more than plan and catalogue says so here."""
@@ -223,6 +233,7 @@ class GradientFamily(Family):
         training = self.plan.training
         share = contributors / self.plan.num_silos
         gradient = self._gradient(sums, shape, self.expected_batch_size * share * training.local_steps)
+        gradient = gradient / self.trained_share
         direction, moments = self._direction(state, gradient)
         rate = self.learning_rate
         if training.decay == "linear":

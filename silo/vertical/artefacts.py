@@ -246,12 +246,15 @@ def load_feature_basis(directory: Path, job: str) -> FeatureBasis:
 
     Raises:
         NoModelError: there is none, or the beginning fits several.
-        TensorFileError: the file is damaged.
+        TensorFileError: the file is damaged, or holds no basis.
     """
     path = left_by_job(directory, job, BASIS_FILE)
     plan, _, dataset = job_terms(path.parent)
     tables, _ = load_tables(path, _BASIS_KIND)
-    return FeatureBasis(directory, plan, dataset, tables["basis"])
+    basis = tables.get("basis")
+    if basis is None or basis.ndim != 2:
+        raise other_tables(path, "a feature silo's basis")
+    return FeatureBasis(directory, plan, dataset, basis)
 
 
 def load_label_model(directory: Path, job: str | None = None) -> LabelModel:
@@ -279,11 +282,14 @@ def load_label_model(directory: Path, job: str | None = None) -> LabelModel:
             catalogue=catalogue,
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise TensorFileError(
-            "the tables are not those of a label silo's model of this plan",
-            where=str(path),
-            remedy="take the file as the job wrote it",
-        ) from error
+        raise other_tables(path, "a label silo's model of this plan") from error
+
+
+def other_tables(path: Path, wanted: str) -> TensorFileError:
+    """What is raised for a readable file that lacks something."""
+    return TensorFileError(
+        f"the tables are not those of {wanted}", where=str(path), remedy="take the file as the job wrote it"
+    )
 
 
 def _weights_in(tables: Tables) -> Weights:

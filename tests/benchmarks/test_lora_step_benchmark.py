@@ -20,13 +20,14 @@ def test_speed_and_bytes_of_each_adapter(monkeypatch: pytest.MonkeyPatch, tmp_pa
     # The number of threads is the process's, and other tests run in it.
     monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
     target = tmp_path / "figures.json"
-    modes = ["frozen", "fed_sb, 1 layer", "ffa_lora, 1 layer"]
+    modes = ["frozen", "fed_sb, 1 layer", "ffa_lora, 1 layer", "ffa_lora, 8 columns of 64"]
     asked = ["--users", "2", "--items", "60", "--repeats", "1", "--json", str(target), "--modes", *modes]
     assert module.main(asked) == 0
     rows = json.loads(target.read_text())["rows"]
     assert [(row["mode"], row["adapter_values"]) for row in rows] == list(
-        zip(modes, (0, 32, 3072), strict=True)
+        zip(modes, (0, 32, 3072, 49_152), strict=True)
     )
-    assert [row["values"] - row["adapter_values"] for row in rows] == [2080] * 3
+    assert [row["values"] - row["adapter_values"] for row in rows] == [2080] * 4
+    assert [row["trained_values"] for row in rows] == [2080, 2112, 5152, 2080 + 768 * 8]
     assert all(row["private_users_per_second"] > 0 for row in rows)
     assert rows[0]["upload_bytes_per_round"] < rows[2]["upload_bytes_per_round"]

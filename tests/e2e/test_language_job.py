@@ -151,21 +151,25 @@ def test_a_silo_without_the_encoder_says_so_before_anything_is_paid(tmp_path: Pa
     assert reason_of_denial(federation, "shop-b")["code"] == "text_encoder_missing"
 
 
-@pytest.mark.parametrize("kind", ["ffa_lora", "fed_sb"])
-def test_the_last_layer_of_the_encoder_is_trained_with_the_rest(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        {"adapter": "ffa_lora", "adapter_outputs": 32},
+        {"adapter": "ffa_lora", "adapter_outputs": 32, "adapter_columns": {"shop-b": 1}},
+        {"adapter": "fed_sb"},
+    ],
+    ids=["ffa_lora", "fewer-columns", "fed_sb"],
+)
+def test_the_last_layer_of_the_encoder_is_trained_with_the_rest(
+    tmp_path: Path, adapter: dict[str, object]
+) -> None:
     """One sum: adapters are equal everywhere, have moved, and lists are made with them."""
-    federation = make_language_federation(
-        tmp_path,
-        adapter=kind,
-        adapter_rank=2,
-        adapter_places=4,
-        **({"adapter_outputs": 32} if kind == "ffa_lora" else {}),
-    )
+    federation = make_language_federation(tmp_path, adapter_rank=2, adapter_places=4, **adapter)
     job = run_to_its_end(federation)
     left = [federation.directory(name) / "jobs" / job / "checkpoint.safetensors" for name in federation.names]
     assert len({path.read_bytes() for path in left}) == 1
     adapters = {name: values for name, values in load_file(left[0]).items() if name.startswith("adapted.")}
-    rows = 16 if kind == "ffa_lora" else 2
+    rows = 16 if "adapter_outputs" in adapter else 2
     assert [values.shape for values in adapters.values()] == [(rows, 2), (rows, 2)]
     assert all(np.abs(values).max() > 0 for values in adapters.values())
     for name in federation.names:

@@ -15,8 +15,9 @@ import pytest
 
 from privacy.errors import DataError, UsageError
 from silo.finished import NoModelError
+from silo.tensor_files import Tables, TensorFileError, load_tables, save_tables
 from silo.vertical.alignment.people import People
-from silo.vertical.artefacts import load_label_model
+from silo.vertical.artefacts import BASIS_FILE, load_feature_basis, load_label_model
 from silo.vertical.encoder.top_files import TOP_FILE, load_top_model, save_top_model
 from silo.vertical.encoder.top_model import TopModel
 from silo.vertical.serving.asking import ServingDeniedError
@@ -150,9 +151,9 @@ def test_a_label_silo_whose_policy_serves_alone_asks_nobody(fresh: ServingScene)
     served(fresh, play)
 
 
-def test_numbers_that_a_private_encoder_released_need_no_token(fresh: ServingScene) -> None:
-    """Noised and paid for in the job; who was not in it, or brings a token, is served as after any other."""
-    model = load_label_model(fresh.directory(LABEL), JOB)
+def leave_top_model(scene: ServingScene) -> Path:
+    """A network at the label silo that knows anna and ben."""
+    model = load_label_model(scene.directory(LABEL), JOB)
     rng = np.random.default_rng(8)
     shapes = {
         "encoder.weight": (4, 12 + 6),
@@ -162,8 +163,44 @@ def test_numbers_that_a_private_encoder_released_need_no_token(fresh: ServingSce
     }
     network = TopModel(model.joint, {name: rng.normal(size=shape) for name, shape in shapes.items()}, 1.0)
     people = People(("anna", "ben"), (0, 1), ("x", "y"))
-    path = fresh.directory(LABEL) / "jobs" / JOB / TOP_FILE
+    path = scene.directory(LABEL) / "jobs" / JOB / TOP_FILE
     save_top_model(path, network, people, rng.normal(size=(2, 6)))
+    return path
+
+
+def rewrite(path: Path, kind: str, change: Callable[[Tables], Tables]) -> None:
+    """Readable tables of the right kind, others than the job wrote."""
+    tables, about = load_tables(path, kind)
+    save_tables(path, kind, change(tables), about)
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        *("mixing", "numbers", "ids", "ends", "people"),
+        *("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias"),
+    ],
+)
+def test_a_top_model_without_one_of_its_tables_is_refused(fresh: ServingScene, missing: str) -> None:
+    path = leave_top_model(fresh)
+    rewrite(path, "archipel-top-model/v1", lambda tables: {n: t for n, t in tables.items() if n != missing})
+    with pytest.raises(TensorFileError, match="not those of a label silo's top model") as refusal:
+        load_top_model(fresh.directory(LABEL), JOB)
+    assert refusal.value.where == str(path)
+
+
+@pytest.mark.parametrize("tables", [{"other": np.eye(2)}, {"basis": np.ones(3)}])
+def test_a_file_without_a_basis_is_refused(fresh: ServingScene, tables: Tables) -> None:
+    path = fresh.directory(FEATURE) / "jobs" / JOB / BASIS_FILE
+    rewrite(path, "archipel-feature-basis/v1", lambda _: tables)
+    with pytest.raises(TensorFileError, match="not those of a feature silo's basis") as refusal:
+        load_feature_basis(fresh.directory(FEATURE), JOB)
+    assert refusal.value.where == str(path)
+
+
+def test_numbers_that_a_private_encoder_released_need_no_token(fresh: ServingScene) -> None:
+    """Noised and paid for in the job; who was not in it, or brings a token, is served as after any other."""
+    path = leave_top_model(fresh)
     assert path.stat().st_mode & 0o077 == 0  # it names people
 
     async def play(desk: LabelDesk) -> list[ServedList]:

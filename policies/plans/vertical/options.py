@@ -13,10 +13,10 @@ from typing import Annotated, Final, Literal
 
 import typer
 
+from policies.plans.silo_numbers import once
 from privacy.errors import UsageError
 
 _FEATURE: Final = re.compile(r"(?P<silo>[^:=]+)(?::(?P<unit>user|user_row|user_node:[1-9][0-9]*))?")
-_CAPACITY: Final = re.compile(r"(?P<silo>[^:=]+)=(?P<people>[1-9][0-9]*)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,29 +128,6 @@ def read_features(given: Iterable[str]) -> dict[str, str]:
                 where="--feature",
                 remedy="write SILO, SILO:user_row or SILO:user_node:DEGREE, such as social:user_node:20",
             )
-        _once(features, match["silo"], "--feature")
+        once(features, match["silo"], "--feature")
         features[match["silo"]] = match["unit"] or "user"
     return features
-
-
-def read_capacities(given: Iterable[str]) -> dict[str, int]:
-    """Return the declared size of each silo's list.
-
-    Raises:
-        UsageError: not ``SILO=PEOPLE``, or twice.
-    """
-    capacities: dict[str, int] = {}
-    for text in given:
-        match = _CAPACITY.fullmatch(text)
-        if match is None:
-            raise UsageError(
-                f"{text} is no capacity", where="--capacity", remedy="write SILO=PEOPLE, such as shop-a=6000"
-            )
-        _once(capacities, match["silo"], "--capacity")
-        capacities[match["silo"]] = int(match["people"])
-    return capacities
-
-
-def _once(known: Iterable[str], silo: str, option: str) -> None:
-    if silo in known:
-        raise UsageError(f"{silo} stands here twice", where=option, remedy="write each silo once")

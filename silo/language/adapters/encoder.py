@@ -15,6 +15,8 @@ are per person.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any, Final, Literal
@@ -56,6 +58,8 @@ class AdaptedEncoder(nn.Module):
     Args:
         upper: the layers, of which the maps are replaced by adapted ones; used by no other encoder.
         terms: of the adapters.
+        columns: of each trained matrix that are this encoder's parameters, the first ones; the others are
+            constants (:meth:`hold`). Left out: all.
 
     Attributes:
         adapters: a linear layer without bias for each map, in the order of :meth:`UpperLayers.maps`.
@@ -64,7 +68,7 @@ class AdaptedEncoder(nn.Module):
         TextEncoderError: a rank beyond :func:`largest_rank`.
     """
 
-    def __init__(self, upper: UpperLayers, terms: AdapterTerms) -> None:
+    def __init__(self, upper: UpperLayers, terms: AdapterTerms, columns: int | None = None) -> None:
         super().__init__()
         largest = largest_rank(upper, terms.kind)
         if terms.rank > largest:
@@ -77,11 +81,22 @@ class AdaptedEncoder(nn.Module):
         self._upper = (upper,)
         self._fold = _Fold()
         self.adapters = nn.ModuleList()
+        self._maps: list[_AdaptedMap] = []
         for number, (parent, name) in enumerate(upper.maps()):
             base = getattr(parent, name)
-            adapted = _AdaptedMap(base, number, terms, self._fold)
+            adapted = _AdaptedMap(base, number, terms, self._fold, columns or terms.rank)
             self.adapters.append(adapted.trained[0])
+            self._maps.append(adapted)
             setattr(parent, name, adapted)
+
+    def hold(self, rest: Iterable[Tensor]) -> None:
+        """Read with columns that are no parameters.
+
+        Args:
+            rest: of each map in the order of ``adapters``, outputs × (rank - columns).
+        """
+        for adapted, columns in zip(self._maps, rest, strict=True):
+            adapted.hold(columns)
 
     def forward(self, hidden: Tensor, is_token: Tensor) -> Tensor:
         """Vectors of people's texts.
@@ -125,27 +140,35 @@ class _Fold:
 class _AdaptedMap(nn.Module):
     """A frozen map with an adapter beside it."""
 
-    def __init__(self, base: Any, number: int, terms: AdapterTerms, fold: _Fold) -> None:
+    def __init__(self, base: Any, number: int, terms: AdapterTerms, fold: _Fold, columns: int) -> None:
         super().__init__()
-        self._base, self._fold, self._scale = base, fold, terms.scale
+        self._frozen, self._fold, self._scale = base, fold, terms.scale
+        self._base = base
         seed = (terms.seed + _SEED) * 1_000 + 2 * number
-        self._down = torch.from_numpy(_columns(seed, base.in_features, terms.rank)).T
+        down = torch.from_numpy(_columns(seed, base.in_features, terms.rank)).T
+        self._down, self._down_of_rest = down[:columns], down[columns:]
         self._up: Tensor | None = None
         outputs = base.out_features
         if terms.kind == "fed_sb":
             # Of length √outputs: a step of the core then moves an output as far as one of B would.
             self._up = torch.from_numpy(_columns(seed + 1, outputs, terms.rank) * sqrt(outputs))
             outputs = terms.rank
-        trained = nn.Linear(terms.rank, outputs, bias=False, dtype=torch.float64)
+        trained = nn.Linear(columns, outputs, bias=False, dtype=torch.float64)
         nn.init.zeros_(trained.weight)
         self.trained = (trained,)
+
+    def hold(self, rest: Tensor) -> None:
+        """Add constant columns to a frozen map of this adapter's own: the layer's stays what it was."""
+        self._base = deepcopy(self._frozen)
+        self._base.weight += self._scale * self._lifted(rest.T).T @ self._down_of_rest
+
+    def _lifted(self, added: Tensor) -> Tensor:
+        return added if self._up is None else functional.linear(added, self._up)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """``W x + s B A x`` for texts × tokens × inputs."""
         folded = functional.linear(inputs, self._down).reshape(self._fold.people, -1, len(self._down))
-        added = self.trained[0](folded)
-        if self._up is not None:
-            added = functional.linear(added, self._up)
+        added = self._lifted(self.trained[0](folded))
         mapped = self._base(inputs)
         whole: Tensor = mapped + self._scale * added.reshape(mapped.shape)
         return whole

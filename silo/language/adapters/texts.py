@@ -41,12 +41,13 @@ class AdaptableTexts:
     def __len__(self) -> int:
         return len(self._texts)
 
-    def module(self, adapter: EncoderAdapter, seed: int) -> AdaptedEncoder:
+    def module(self, adapter: EncoderAdapter, seed: int, columns: int | None = None) -> AdaptedEncoder:
         """An encoder with adapters that add nothing yet.
 
         Args:
             adapter: of the plan.
             seed: public.
+            columns: see :class:`AdaptedEncoder`.
 
         Raises:
             TextEncoderError: this encoder has fewer layers, others that cannot be adapted, maps narrower
@@ -54,9 +55,10 @@ class AdaptableTexts:
         """
         scale = adapter.alpha / adapter.rank
         terms = AdapterTerms(kind=adapter.kind, rank=adapter.rank, scale=scale, seed=seed)
-        made = AdaptedEncoder(self._encoder.upper_layers(adapter.layers), terms)
-        if sum(weight.numel() for weight in made.parameters()) != adapter.num_weights:
-            found = sum(len(weight) for weight in made.parameters()) / adapter.layers
+        made = AdaptedEncoder(self._encoder.upper_layers(adapter.layers), terms, columns)
+        outputs = sum(len(weight) for weight in made.parameters())
+        if outputs * adapter.rank != adapter.num_weights:
+            found = outputs / adapter.layers
             raise TextEncoderError(
                 f"a layer of this encoder has {found:g} outputs to adapt, the plan says {adapter.outputs}",
                 where="plan: model.encoder_adapter.outputs",

@@ -40,26 +40,26 @@ class AdaptedLanguageArchitecture(BottleneckArchitecture):
         self.model, texts = section_of(plan, LanguageModel), PlacedCatalogue.of(catalogue).texts
         if self.model.adapter is None or texts is None:
             raise UsageError("there is no text encoder to adapt", where="plan: model.encoder_adapter")
-        self._adapter, self._texts = self.model.adapter, texts
+        self.adapter, self._texts = self.model.adapter, texts
         super().__init__(
             plan,
             catalogue,
             popularity,
-            features=texts.frozen_places(self._adapter),
+            features=texts.frozen_places(self.adapter),
             bias=np.zeros(len(catalogue)),
             hidden=self.model.hidden,
             seed=self.model.seed,
             input_dropout=self.model.input_dropout,
         )
         self._frozen_places = torch.from_numpy(self.features)
-        self.inner_values = texts.values_of_person(self._adapter)
+        self.inner_values = texts.values_of_person(self.adapter)
 
     @override
     def initial_weights(self) -> Weights:
         """Adapters that add nothing; then those of ``LanguageBottleneck``."""
         adapters = {
-            name: values.detach().numpy()
-            for name, values in self.module().named_parameters()
+            name: np.zeros((len(parameter), self.adapter.rank))
+            for name, parameter in self.module().named_parameters()
             if name.startswith(ADAPTERS)
         }
         weights = super().initial_weights()
@@ -68,14 +68,18 @@ class AdaptedLanguageArchitecture(BottleneckArchitecture):
 
     @override
     def module(self) -> AdaptedNetwork:
-        return AdaptedNetwork(self.model, self._texts, self._frozen_places)
+        return self.network(columns=None)
+
+    def network(self, columns: int | None) -> AdaptedNetwork:
+        """The module, with so many columns of every adapter as parameters; all, where it is left out."""
+        return AdaptedNetwork(self.model, self._texts, self._frozen_places, columns)
 
     @override
     def batch(self, inputs: sp.csr_matrix, targets: sp.csr_matrix) -> Batch:
         seen = inputs.copy()
         seen.eliminate_zeros()
         share = 1 / np.sqrt(np.maximum(np.diff(seen.indptr), 1))
-        newest = newest_items(seen, self._adapter.places)
+        newest = newest_items(seen, self.adapter.places)
         history, *asked = super().batch(inputs, targets)
         return (history, torch.from_numpy(newest), torch.from_numpy(share), *asked)
 
@@ -87,9 +91,7 @@ class AdaptedLanguageArchitecture(BottleneckArchitecture):
     @override
     def read_features(self, weights: Weights) -> Matrix:
         network = self.module()
-        with torch.no_grad():
-            for name, values in network.named_parameters():
-                values.copy_(torch.from_numpy(weights[name]))
-        read = self._texts.all_places(network.adapted, self._adapter)
+        self.set_weights(network, weights)
+        read = self._texts.all_places(network.adapted, self.adapter)
         check_read(adapters_of(weights), self.features, read)
         return read

@@ -20,15 +20,18 @@ class AdaptedNetwork(nn.Module):
         model: of the plan, with an adapter.
         texts: of a silo's items.
         frozen_places: items × dimensions, where the encoder puts them without adapters.
+        columns: of every adapter that are parameters; left out: all.
     """
 
-    def __init__(self, model: LanguageModel, texts: AdaptableTexts, frozen_places: Tensor) -> None:
+    def __init__(
+        self, model: LanguageModel, texts: AdaptableTexts, frozen_places: Tensor, columns: int | None = None
+    ) -> None:
         super().__init__()
         if model.adapter is None:
             raise ValueError("the model has no adapter")
         self._adapter = model.adapter
         self._texts = (texts, frozen_places)
-        self.adapted = texts.module(model.adapter, model.seed)
+        self.adapted = texts.module(model.adapter, model.seed, columns)
         self.encoder = nn.Linear(model.dimensions, model.hidden, dtype=torch.float64)
         self.decoder = nn.Linear(model.hidden, model.dimensions, bias=False, dtype=torch.float64)
 

@@ -36,10 +36,11 @@ class Language(GradientFamily):
         *,
         noise_std: float | None = None,
         start: State | None = None,
+        silo: str | None = None,
     ) -> None:
         is_ordered = section_of(plan, LanguageModel).network is not None
         self.architecture = LanguageNetwork if is_ordered else LanguageBottleneck
-        super().__init__(plan, catalogue, noise_std=noise_std, start=start)
+        super().__init__(plan, catalogue, noise_std=noise_std, start=start, silo=silo)
 
     @property
     @override

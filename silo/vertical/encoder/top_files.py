@@ -16,7 +16,7 @@ import scipy.sparse as sp
 
 from silo.finished import left_by_job
 from silo.tensor_files import load_tables, save_tables
-from silo.vertical.artefacts import OWNER_ONLY, LabelModel, load_label_model
+from silo.vertical.artefacts import OWNER_ONLY, LabelModel, load_label_model, other_tables
 from silo.vertical.joint.model import ItemSide, JointModel, Matrix, Vector
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 TOP_FILE = "top-model.safetensors"
 _KIND = "archipel-top-model/v1"
+_WEIGHTS = ("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias")
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,16 +86,20 @@ def load_top_model(directory: Path, job: str) -> KeptTopModel:
 
     Raises:
         NoModelError: there is none.
-        TensorFileError: the file is damaged.
+        TensorFileError: the file is damaged, or holds other tables than a top model's.
     """
     from silo.vertical.encoder.top_model import TopModel
 
     label = load_label_model(directory, job)
-    tables, _ = load_tables(left_by_job(directory, job, TOP_FILE), _KIND)
+    path = left_by_job(directory, job, TOP_FILE)
+    tables, _ = load_tables(path, _KIND)
     alone = JointModel(ItemSide.of_gram(label.item_gram, label.weights.item_ridge), (), label.weights)
-    weights = {name: values for name, values in tables.items() if "coder." in name}
-    network = TopModel(alone, weights, float(tables["mixing"][0]))
-    joined, starts = tables["ids"].tobytes(), [0, *tables["ends"].tolist()]
-    ids = [joined[start:end].decode() for start, end in pairwise(starts)]
-    pairs = tuple(zip(ids, tables["people"].tolist(), strict=True))
-    return KeptTopModel(label, network, tables["numbers"].astype(np.float64), pairs)
+    try:
+        network = TopModel(alone, {name: tables[name] for name in _WEIGHTS}, float(tables["mixing"][0]))
+        joined, starts = tables["ids"].tobytes(), [0, *tables["ends"].tolist()]
+        ids = [joined[start:end].decode() for start, end in pairwise(starts)]
+        pairs = tuple(zip(ids, tables["people"].tolist(), strict=True))
+        numbers = tables["numbers"].astype(np.float64)
+    except (LookupError, TypeError, ValueError) as error:
+        raise other_tables(path, "a label silo's top model") from error
+    return KeptTopModel(label, network, numbers, pairs)

@@ -308,3 +308,33 @@ def test_show_refuses_what_is_no_plan(tmp_path: Path) -> None:
     result = CliRunner().invoke(plan_app, ["show", str(tmp_path / "plan.yaml")])
     assert result.exit_code == ExitCode.DATA
     assert "add catalogue here" in result.output
+
+
+LANGUAGE = {"family": "language", "encoder": "ab" * 32, "adapter": "ffa_lora"}
+
+
+def test_silos_that_train_fewer_columns_are_named_once_each(catalogue: Path, tmp_path: Path) -> None:
+    columns = ("--adapter-columns", "shop-c=2", "--adapter-columns", "shop-d=1")
+    plan = written(catalogue, tmp_path / "plan.yaml", *columns, **LANGUAGE)
+    assert plan.model.family == "language"
+    assert plan.model.adapter is not None
+    assert plan.model.adapter.columns == {"shop-c": 2, "shop-d": 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("shop-c",), "write SILO=COLUMNS"),
+        (("shop-c=0",), "write SILO=COLUMNS"),
+        (("shop-c=2", "shop-c=1"), "shop-c stands here twice"),
+        (("shop-x=2",), "shop-x is not in the roster"),
+    ],
+)
+def test_columns_that_cannot_be_read_are_refused(
+    catalogue: Path, tmp_path: Path, given: tuple[str, ...], words: str
+) -> None:
+    options = [part for one in given for part in ("--adapter-columns", one)]
+    result = new(catalogue, tmp_path / "plan.yaml", *options, **LANGUAGE)
+    assert result.exit_code != 0
+    assert words in " ".join(result.output.split())
+    assert not (tmp_path / "plan.yaml").exists()
