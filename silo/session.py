@@ -301,8 +301,9 @@ def _items(directory: Path, plan: Plan, own: Dataset | None) -> Catalogue:
     if own is None:
         return items
     from silo.language.places import place_items
+    from silo.language.telling import every_few_seconds
 
-    return place_items(directory, plan, items)
+    return place_items(directory, plan, items, every_few_seconds())
 
 
 def _absorb(family: Family, state: Tables, course: Course, round: int, shape: RoundShape) -> Tables:

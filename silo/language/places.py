@@ -40,7 +40,7 @@ def place_items(directory: Path, plan: Plan, own: Catalogue, notice: Notice | No
         directory: the silo's; vectors are read from and kept in ``vectors/``.
         plan: of family ``language``; its reference list is in ``catalogues/``.
         own: what this silo ranks.
-        notice: told (texts done, texts in all) while texts are encoded.
+        notice: told (texts done, texts in all) while texts are encoded, and where adapters read them all.
 
     Raises:
         ItemListError: no two items of the silo's own list have different texts: every ranking is a tie.
@@ -65,7 +65,8 @@ def place_items(directory: Path, plan: Plan, own: Catalogue, notice: Notice | No
         from silo.language.adapters.texts import AdaptableTexts
 
         most_bytes = load_config(directory).activation_cache_megabytes << 20
-        texts = AdaptableTexts(load(), space, tuple(item_text(item) for item in own.items), most_bytes)
+        words = tuple(item_text(item) for item in own.items)
+        texts = AdaptableTexts(load(), space, words, most_bytes, notice)
     made_of = f"{FORMAT}\0{terms.encoder_sha256}\0{terms.sha256}\0{model.dimensions}"
     made_of_sha256 = hashlib.sha256(made_of.encode()).hexdigest()
     return PlacedCatalogue(own.items, space.place(vectors), made_of_sha256, texts)

@@ -17,7 +17,7 @@ from silo.language.space import LEAST_LENGTH, Matrix, Space
 from silo.models.sequence.trunk import NO_ITEM
 
 if TYPE_CHECKING:
-    from silo.language.encoder import TextEncoder
+    from silo.language.encoder import Notice, TextEncoder
 
 
 class AdaptableTexts:
@@ -28,10 +28,18 @@ class AdaptableTexts:
         space: the plan's.
         texts: of the items, in their order; an empty one has no place.
         cache_bytes: see :class:`FrozenActivations`.
+        notice: told (texts done, texts in all) while all of them are placed.
     """
 
-    def __init__(self, encoder: TextEncoder, space: Space, texts: Sequence[str], cache_bytes: int) -> None:
-        self._encoder = encoder
+    def __init__(
+        self,
+        encoder: TextEncoder,
+        space: Space,
+        texts: Sequence[str],
+        cache_bytes: int,
+        notice: Notice | None = None,
+    ) -> None:
+        self._encoder, self._notice = encoder, notice
         self._texts, self._cache_bytes = texts, cache_bytes
         self._centre, self._axes = torch.from_numpy(space.centre), torch.from_numpy(space.axes)
         # One plan asks for one way to read its texts, several times.
@@ -87,12 +95,14 @@ class AdaptableTexts:
 
     def all_places(self, encoder: AdaptedEncoder, adapter: EncoderAdapter) -> Matrix:
         """The same for all items, without a gradient: items × dimensions."""
-        blocks = torch.split(torch.arange(len(self)), BLOCK_TEXTS)
+        found = []
         with torch.no_grad():
-            found: Matrix = torch.cat(
-                [self.places(encoder, adapter, each[None])[0] for each in blocks]
-            ).numpy()
-        return found
+            for block in torch.split(torch.arange(len(self)), BLOCK_TEXTS):
+                found.append(self.places(encoder, adapter, block[None])[0])
+                if self._notice is not None:
+                    self._notice(int(block[-1]) + 1, len(self))
+        places: Matrix = torch.cat(found).numpy()
+        return places
 
     def _frozen_places(self, adapter: EncoderAdapter) -> Matrix:
         """Items × dimensions, where the encoder puts them as it is: what ``frozen_places`` remembers."""
