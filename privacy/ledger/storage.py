@@ -15,14 +15,14 @@ from privacy.errors import DataError, HostError, TrustError
 SCHEMA_VERSION = 1
 """``PRAGMA user_version`` of a log; another one is refused."""
 
-_BUSY_SECONDS = 60.0
+BUSY_SECONDS = 60.0
 _STORAGE_CODES = {
     sqlite3.SQLITE_FULL: "the disk is full",
     sqlite3.SQLITE_READONLY: "the file or its directory is read-only",
     sqlite3.SQLITE_CANTOPEN: "the file cannot be opened",
     sqlite3.SQLITE_IOERR: "the disk reported an error",
     sqlite3.SQLITE_PERM: "the file may not be accessed",
-    sqlite3.SQLITE_BUSY: f"another process held it for more than {_BUSY_SECONDS:.0f} seconds",
+    sqlite3.SQLITE_BUSY: f"another process held it for more than {BUSY_SECONDS:.0f} seconds",
     sqlite3.SQLITE_LOCKED: "another process holds it",
 }
 
@@ -82,7 +82,7 @@ def open_readonly(path: Path) -> Iterator[sqlite3.Connection]:
     uri = f"file:{quote(str(path.absolute()))}?mode=ro" + ("" if is_open else "&immutable=1")
     before = _version(path)
     with storage_errors(path):
-        connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+        connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
         try:
             connection.execute("BEGIN")
             _refuse_other_versions(connection, path)
@@ -154,7 +154,7 @@ def _storage_error(path: Path, reason: str) -> LogStorageError:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    return sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
 
 
 def _create(path: Path, schema: str) -> None:

@@ -65,6 +65,8 @@ def demo(
         "num_seeds": seeds,
         "out": out,
     }
+    from silo.demo.processes import ENDING, handled, interrupt
+
     said = ""
     with progress("preparing") as advance:
 
@@ -76,12 +78,9 @@ def demo(
                 say(f"… {text}")
             said = text
 
-        is_vertical = partition is Partition.VERTICAL
-        found, parts = (
-            _run_vertical(common, horizontal, vertical, report)
-            if is_vertical
-            else _run_horizontal(common, horizontal, vertical, report)
-        )
+        run = _run_vertical if partition is Partition.VERTICAL else _run_horizontal
+        with handled(interrupt, *ENDING):
+            found, parts = run(common, horizontal, vertical, report)
     for part in parts:
         say(part)
     emit_json(found, json_file)

@@ -114,9 +114,15 @@ def learn_all(
     with ProcessPoolExecutor(min(os.cpu_count() or 1, len(wanted)), mp_context=context) as pool:
         names = sorted(wanted, key=lambda name: -wanted[name].cost)
         running = {pool.submit(learn, wanted[name]): name for name in names}
-        for done in as_completed(running):
-            found[running[done]] = done.result()
-            report(f"the same method outside the federation: {len(found)} of {len(wanted)} models")
+        try:
+            for done in as_completed(running):
+                found[running[done]] = done.result()
+                report(f"the same method outside the federation: {len(found)} of {len(wanted)} models")
+        except BaseException:  # whoever is told to end waits for no other model
+            for learner in (pool._processes or {}).values():
+                learner.terminate()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return found
 
 

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import TypeAlias
 
 from privacy.errors import ArchipelError, ExitCode, HostError
 
@@ -22,6 +23,10 @@ STOP_SECONDS = 20.0
 # Many parties share this machine's processors: threads of each that spin for the others only cost.
 ONE_THREAD_EACH = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
 LISTEN_SECONDS = 60.0
+ENDING = signal.SIGTERM, signal.SIGHUP
+"""What ends a demo beside Ctrl-C: whoever started it, and a terminal that is closed."""
+
+Handler: TypeAlias = Callable[[int, FrameType | None], object] | signal.Handlers
 
 
 class CommandFailedError(ArchipelError):
@@ -37,20 +42,13 @@ class Processes:
     shown: list[str] = field(default_factory=list)
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _files: ExitStack = field(default_factory=ExitStack)
-    _handler: Any = None
 
     def __enter__(self) -> Processes:
-        # Whoever is ended by a signal runs no `finally`, and what it started would go on for ever.
-        if threading.current_thread() is threading.main_thread():
-            self._handler = signal.signal(signal.SIGTERM, _interrupt)
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
+        with handled(signal.SIG_IGN, signal.SIGINT, *ENDING):  # a second one would leave some running
             self.stop()
-        finally:
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, self._handler)
 
     def command(self, *words: str | Path) -> str:
         """Run one command to its end; returns its standard output.
@@ -114,8 +112,23 @@ class Processes:
         self.shown.append(_text(words))
 
 
-def _interrupt(*_: object) -> None:
+def interrupt(*_: object) -> None:
+    """Handle a signal like Ctrl-C: whoever is simply ended by one runs no ``finally``."""
     raise KeyboardInterrupt
+
+
+@contextmanager
+def handled(how: Handler, *signals: signal.Signals) -> Iterator[None]:
+    """Handle signals so for a while; only a process's main thread may."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {one: signal.signal(one, how) for one in signals}
+    try:
+        yield
+    finally:
+        for one, earlier in before.items():
+            signal.signal(one, earlier)
 
 
 def wait_until_listening(host: str, port: int, processes: Processes) -> None:

@@ -88,14 +88,18 @@ def prepare(settings: DemoSettings, source: PublicSet, seed: int) -> LanguageDat
     rows = everybody(source, len(names))
     if len(source.catalogue) < len(names) * LEAST_ITEMS:
         raise DataError(
-            f"{len(source.catalogue)} items make no {len(names)} lists of {LEAST_ITEMS}",
-            remedy="choose fewer --silos",
+            f"{len(source.catalogue)} items make no {len(names)} lists of {LEAST_ITEMS}, with the newcomer's",
+            remedy="choose fewer --silos, or a larger set with --data",
         )
     split = split_of(settings, rows)
     silo_of = partition_by_taste(rows.matrix(), len(names), seed)
     lists = _lists(source.catalogue, len(names), seed)
-    shops = _shops(names, rows, silo_of, lists, split, seed)
-    *members, newcomer = shops
+    *members, newcomer = shops = tuple(_shops(names, rows, silo_of, lists, split, seed))
+    if any(shop.held_out.num_interactions == 0 for shop in shops):
+        raise DataError(
+            "a shop has nobody with two of its items, so nothing of it can be measured",
+            remedy="choose fewer --silos, or a set with longer histories with --data",
+        )
     return LanguageData(source.name, tuple(members), newcomer, split, notes_on(settings, source, rows))
 
 

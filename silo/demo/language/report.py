@@ -32,6 +32,8 @@ LEGEND = (
     "silo alone: same method, the whole noise. Own popularity is exact and stays in the silo: texts do not "
     "tell it, so it cannot be learnt together\n"
     "+ own popularity: both, standardised for each person, half and half; nothing was chosen\n"
+    "The first shop proposed, so its list is the plan's public texts and all have it; no other list leaves "
+    "its shop\n"
     "There is no pooled row: no item is in two lists, and all rows in one place would rank another list"
 )
 JUDGED_BY = "ndcg@20"
@@ -103,6 +105,9 @@ def verdict(found: dict[str, Any], better: str, than: str, whom: str) -> str:
     """What one row has over another, plainly; one number without an error bar, of people measured once."""
     headings = HEADINGS | NEWCOMER_HEADINGS
     value, other = (found["metrics"][column][JUDGED_BY] for column in (better, than))
-    gained = 100 * (value / other - 1) if other > 0 else 0.0
-    figures = f"{JUDGED_BY} {gained:+.1f} %, {headings[better]} against {headings[than]}"
+    between = f"{headings[better]} against {headings[than]}"
+    if other <= 0:
+        return f"{whom} {JUDGED_BY} {value:.3f} where there was {other:.3f}: {between}."
+    gained = round(100 * (value / other - 1), 1)
+    figures = f"{JUDGED_BY} {gained:+.1f} %, {between}"
     return f"{whom} {figures}." if gained > 0 else f"{whom} nothing on this data: {figures}."

@@ -43,7 +43,10 @@ class LanguageStaging:
     def policy(self, name: str) -> str:
         """Template ``retailer``, filled in, with the list that its administrators sign."""
         listed = f"    item_list: catalogues/{self.data.shop(name).catalogue.sha256}.jsonl\n    columns:"
-        return shop_policy(self.settings, name).replace("    columns:", listed)
+        before, columns, after = shop_policy(self.settings, name).partition("    columns:")
+        if not columns or "    columns:" in after:
+            raise RuntimeError("the template has not the one dataset that names a list")
+        return before + listed + after
 
     def plan_options(self) -> list[str]:
         """Roster, promise, training, and the space of texts."""
