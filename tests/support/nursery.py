@@ -27,7 +27,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 IMPORTED = ("cli", "federation.commands", "federation.listening", "silo.commands", "silo.running")
-"""What both kinds of node import. Nothing of it may start a thread: a fork would lose it."""
+"""What both kinds of node import. A fork keeps no threads; those that the import of Polars starts
+look after freed memory and spilt files, and no child has any yet."""
 
 
 class Process:
@@ -107,7 +108,10 @@ class Nursery:
         assert answering is not None
         asking.write(json.dumps(request) + "\n")
         asking.flush()
-        return json.loads(answering.readline())
+        answer = answering.readline()
+        if not answer:
+            raise RuntimeError("the nursery has ended; what it said last stands on standard error")
+        return json.loads(answer)
 
     def close(self) -> None:
         """End it, and what still runs of it."""
