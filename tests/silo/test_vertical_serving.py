@@ -189,6 +189,28 @@ def test_a_top_model_without_one_of_its_tables_is_refused(fresh: ServingScene, m
     assert refusal.value.where == str(path)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mixing": np.zeros(0)},
+        {"people": np.array([0])},
+        {"people": np.array([0, 7])},
+        {"people": np.array([0, -1])},
+        {"numbers": np.zeros(2)},
+        {"ids": np.full(7, 255, dtype=np.uint8)},
+    ],
+    ids=str,
+)
+def test_a_top_model_that_does_not_say_whose_numbers_are_whose_is_refused(
+    fresh: ServingScene, changes: Tables
+) -> None:
+    """Where it is read, not in the middle of somebody's list."""
+    path = leave_top_model(fresh)
+    rewrite(path, "archipel-top-model/v1", lambda tables: tables | changes)
+    with pytest.raises(TensorFileError, match="not those of a label silo's top model"):
+        load_top_model(fresh.directory(LABEL), JOB)
+
+
 @pytest.mark.parametrize("tables", [{"other": np.eye(2)}, {"basis": np.ones(3)}])
 def test_a_file_without_a_basis_is_refused(fresh: ServingScene, tables: Tables) -> None:
     path = fresh.directory(FEATURE) / "jobs" / JOB / BASIS_FILE

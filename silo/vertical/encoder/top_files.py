@@ -100,6 +100,8 @@ def load_top_model(directory: Path, job: str) -> KeptTopModel:
         ids = [joined[start:end].decode() for start, end in pairwise(starts)]
         pairs = tuple(zip(ids, tables["people"].tolist(), strict=True))
         numbers = tables["numbers"].astype(np.float64)
+        if numbers.ndim != 2 or any(not 0 <= row < len(numbers) for _, row in pairs):
+            raise ValueError("somebody has no row of numbers")
     except (LookupError, TypeError, ValueError) as error:
         raise other_tables(path, "a label silo's top model") from error
     return KeptTopModel(label, network, numbers, pairs)
