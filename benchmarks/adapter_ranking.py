@@ -12,7 +12,6 @@ hundred times as dear as one without.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -30,15 +29,12 @@ from reporting import Page, Terminal, add_json_option, header, write
 from policies.plans.drafting import Draft, complete_plan
 from policies.plans.plan import Plan
 from silo.data.catalogue import Catalogue
-from silo.data.cleaning import clean
 from silo.data.interactions import Interactions
-from silo.data.public_sets import load_public_set
 from silo.language.adapters.texts import AdaptableTexts
 from silo.language.encoder import TextEncoder
 from silo.language.files import EncoderFiles
 from silo.language.places import item_text, vectors_of
 from silo.language.space import PlacedCatalogue, Space
-from silo.language.store import packaged_encoder
 from silo.models.base import State, get_family
 
 MODES = ("frozen", "fed_sb", "ffa_lora")
@@ -180,16 +176,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=1)
     add_json_option(parser, "adapter_ranking")
     asked = parser.parse_args(arguments)
-    root = asked.data or (Path(os.environ["ARCHIPEL_DATA"]) if os.environ.get("ARCHIPEL_DATA") else None)
-    packaged = packaged_encoder()
-    if root is None or packaged is None:
-        sys.stderr.write("name the folder of the set: --data, ARCHIPEL_DATA; install archipel[language]\n")
+    given = cold_items.read(asked.data)
+    if given is None:
         return 2
+    everything, catalogue, files = given
     torch.set_num_threads(1)
     page = Terminal(asked.json)
-    public, files = load_public_set(root / SET), EncoderFiles.check(packaged)
-    everything, _ = clean(public.rows, public.catalogue, max_interactions_per_user=len(public.catalogue))
-    texts = Texts.of(public.catalogue, files)
+    texts = Texts.of(catalogue, files)
     command = (
         f"python benchmarks/adapter_ranking.py --epsilon {asked.epsilon:g} --rounds {asked.rounds} "
         f"--places {asked.places} --tokens {asked.tokens} --seeds {asked.seeds}"

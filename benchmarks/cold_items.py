@@ -225,6 +225,18 @@ def _spread(values: Sequence[float]) -> str:
     return f"{np.mean(values):.3f}" + (f" ± {np.std(values):.3f}" if len(values) > 1 else "")
 
 
+def read(data: Path | None) -> tuple[Interactions, Catalogue, EncoderFiles] | None:
+    """The set's rows and items, and the packaged encoder; says what is missing where something is."""
+    root = data or (Path(os.environ["ARCHIPEL_DATA"]) if os.environ.get("ARCHIPEL_DATA") else None)
+    packaged = packaged_encoder()
+    if root is None or packaged is None:
+        sys.stderr.write("name the folder of the set: --data, ARCHIPEL_DATA; install archipel[language]\n")
+        return None
+    public = load_public_set(root / SET)
+    everything, _ = clean(public.rows, public.catalogue, max_interactions_per_user=len(public.catalogue))
+    return everything, public.catalogue, EncoderFiles.check(packaged)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -236,21 +248,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=3)
     add_json_option(parser, "cold_items")
     asked = parser.parse_args(arguments)
-    root = asked.data or (Path(os.environ["ARCHIPEL_DATA"]) if os.environ.get("ARCHIPEL_DATA") else None)
-    packaged = packaged_encoder()
-    if root is None or packaged is None:
-        sys.stderr.write("name the folder of the set: --data, ARCHIPEL_DATA; install archipel[language]\n")
+    given = read(asked.data)
+    if given is None:
         return 2
+    everything, catalogue, files = given
     start = time.process_time()
     epsilons = " ".join(f"{epsilon:g}" for epsilon in asked.epsilon)
     command = f"ARCHIPEL_DATA=PATH python benchmarks/cold_items.py --epsilon {epsilons} --seeds {asked.seeds}"
-    public, files = load_public_set(root / SET), EncoderFiles.check(packaged)
-    everything, _ = clean(public.rows, public.catalogue, max_interactions_per_user=len(public.catalogue))
     with TemporaryDirectory() as scratch:
-        vectors = vectors_of(Path(scratch), files.sha256, public.catalogue, lambda: TextEncoder(files))
-    items = PlacedCatalogue(
-        public.catalogue.items, Space.fit(vectors, DIMENSIONS).place(vectors), public.catalogue.sha256
-    )
+        vectors = vectors_of(Path(scratch), files.sha256, catalogue, lambda: TextEncoder(files))
+    items = PlacedCatalogue(catalogue.items, Space.fit(vectors, DIMENSIONS).place(vectors), catalogue.sha256)
     result = header("cold_items", command) | {"architectures": {}}
     for architecture in asked.architecture:
         seeds = result["architectures"][architecture] = []

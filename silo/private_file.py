@@ -11,6 +11,7 @@ from typing import Self, TypeAlias
 from privacy.ledger.storage import BUSY_SECONDS, storage_errors
 
 Database: TypeAlias = sqlite3.Connection
+RESTORE = "restore it from a backup; docs/reference-files.md says what losing it means"
 
 
 class PrivateFile:
@@ -22,13 +23,18 @@ class PrivateFile:
 
     Raises:
         LogStorageError: the file cannot be opened.
+        LogCorruptError: it is damaged.
     """
 
     def __init__(self, path: Path, schema: str) -> None:
         self._path = path
-        with storage_errors(path):
+        with storage_errors(path, RESTORE):
             path.touch(mode=0o600)
-            path.chmod(0o600)  # a restored copy may be wider; what SQLite puts beside it takes this mode
+            for found in (path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))):
+                if (
+                    found.exists()
+                ):  # a restored copy may be wider; what SQLite makes anew takes the file's mode
+                    found.chmod(0o600)
             self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
             try:
                 self._db.execute("PRAGMA journal_mode=WAL")
@@ -56,7 +62,7 @@ class PrivateFile:
         Raises:
             LogStorageError: it cannot be read.
         """
-        with storage_errors(self._path):
+        with storage_errors(self._path, RESTORE):
             yield self._db
 
     @contextmanager
@@ -66,7 +72,7 @@ class PrivateFile:
         Raises:
             LogStorageError: the file cannot be written.
         """
-        with storage_errors(self._path):
+        with storage_errors(self._path, RESTORE):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db

@@ -218,7 +218,7 @@ def _cheapest_that_lead_past_every_layer(
     """Where autograd has to arrive so that every layer's hook fires.
 
     A linear layer's bias is enough: its weight's gradient, summed over users, is a product as dear as all
-    users' own together, and nobody needs it.
+    users' own together, and only :meth:`BatchGradients.check_total` needs it.
     """
     dear = {module.weight for module in model.modules() if _is_reached_by_its_bias(module)}
     others = [module for module in model.modules() if not _is_reached_by_its_bias(module)]

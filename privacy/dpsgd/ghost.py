@@ -5,8 +5,8 @@ keep them. Once a user's factor is known, the clipped sum of a layer is a produc
 ``(c · b)ᵀ a`` (Bu, Wang, Zha, Karypis 2023, arXiv:2210.00038). Opacus itself runs a second backward
 pass of ``Σ c_i loss_i`` there. That is slower, and it takes the gradient from where the norm was not
 measured: what acts behind the hooks' back is then released unclipped. Here a user's contribution *is* the
-vector whose norm was taken, so the clip norm holds by construction, and a weight used behind its layer's back
-makes the gradient wrong; ``check_total`` finds that, and whoever computes a user alone.
+vector whose norm was taken, so none is longer than the clip norm, and a weight used behind its layer's back
+makes the gradient wrong. That each is of its own user only is checked: by the sum, and by one user alone.
 """
 
 from __future__ import annotations

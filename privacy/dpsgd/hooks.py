@@ -32,7 +32,7 @@ class HookedEngine(Engine):
 
     def __init__(self, model: nn.Module, parameters: list[nn.Parameter], loss_per_user: LossPerUser) -> None:
         if any(
-            isinstance(module, nn.Embedding) and module.padding_idx is not None for module in model.modules()
+            isinstance(module, nn.Embedding) and _has_trained_padding(module) for module in model.modules()
         ):
             raise PerUserGradientError(
                 "Opacus' hooks train an embedding's padding row",
@@ -53,11 +53,9 @@ class HookedEngine(Engine):
                 raise takes_no_part()
             check_rows(found.shape[0], num_users(batch))
             samples.append(found.detach().reshape(len(found), -1).numpy())
-        totals = [
-            parameter.grad.numpy().ravel() for parameter in self.parameters if parameter.grad is not None
-        ]
+        totals = [p.grad.numpy().ravel() for p in self.parameters if with_total and p.grad is not None]
         self._forget()
-        return Rows(losses, np.concatenate(samples, axis=1), np.concatenate(totals) if with_total else None)
+        return Rows(losses, np.concatenate(samples, axis=1), np.concatenate(totals) if totals else None)
 
 
 class Rows(BatchGradients):
@@ -98,3 +96,7 @@ class Rows(BatchGradients):
     def num_bytes(self) -> int:
         # The rows, Opacus' copies of them and what those were made of.
         return 3 * self._rows.nbytes
+
+
+def _has_trained_padding(layer: nn.Embedding) -> bool:
+    return layer.padding_idx is not None and layer.weight.requires_grad

@@ -16,6 +16,7 @@ SCHEMA_VERSION = 1
 """``PRAGMA user_version`` of a log; another one is refused."""
 
 BUSY_SECONDS = 60.0
+AS_EVIDENCE = "keep the file as evidence and ask your peers for their receipts; do not delete it"
 _STORAGE_CODES = {
     sqlite3.SQLITE_FULL: "the disk is full",
     sqlite3.SQLITE_READONLY: "the file or its directory is read-only",
@@ -117,8 +118,13 @@ def _version(path: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn what SQLite says about the disk into our errors; everything else passes."""
+def storage_errors(path: Path, if_damaged: str = AS_EVIDENCE) -> Iterator[None]:
+    """Turn what SQLite says about the disk into our errors; everything else passes.
+
+    Args:
+        path: the file.
+        if_damaged: how to mend a file that cannot be believed; default: a log's.
+    """
     try:
         yield
     except sqlite3.DatabaseError as error:
@@ -128,13 +134,12 @@ def storage_errors(path: Path) -> Iterator[None]:
         if code in _STORAGE_CODES:
             raise _storage_error(path, _STORAGE_CODES[code]) from error
         if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-            raise corrupt_error(path, "the file is damaged or no log") from error
+            raise corrupt_error(path, "the file is damaged, or of another kind", if_damaged) from error
         raise
 
 
-def corrupt_error(path: Path, reason: str) -> LogCorruptError:
-    """The error for a log whose file cannot be believed."""
-    remedy = "keep the file as evidence and ask your peers for their receipts; do not delete it"
+def corrupt_error(path: Path, reason: str, remedy: str = AS_EVIDENCE) -> LogCorruptError:
+    """The error for a log, or another file, that cannot be believed."""
     return LogCorruptError(reason, where=str(path), remedy=remedy)
 
 

@@ -50,6 +50,7 @@ def fit(
     archipel fit --local --architecture transformer
     """
     from privacy.errors import UsageError
+    from silo.local.files import BLEND_FILE
     from silo.local.fitting import find_source, fit_local
     from silo.local.models import ITEM_GRAPH, MAX_GRAPH_ITEMS
     from silo.local.showing import describe_network
@@ -63,6 +64,7 @@ def fit(
         )
     options = _options(architecture, augment, seed)
     source = find_source(directory, job, plan)
+    had_weights = (directory / "local" / source.dataset_name / BLEND_FILE).exists()
     with progress("fitting") as advance:
         card = fit_local(directory, source, utc_now(), options, lambda what: advance(0, description=what))
     say(f"{directory / 'local' / source.dataset_name}: {', '.join(card['models'])}")
@@ -71,7 +73,8 @@ def fit(
     for line in describe_network(card["network"]):
         say(line)
     say(card["statement"])
-    say("Weights of an earlier blend are gone. `archipel compare --keep` chooses new ones.")
+    if had_weights:
+        say("Weights of an earlier blend are gone. `archipel compare --keep` chooses new ones.")
     emit_json(card, json_file)
 
 

@@ -136,7 +136,8 @@ def _rows_of(directory: Path, parts: LocalParts) -> Rows:
         raise DataError(
             "the plan held no rows out, so there is nothing to measure on",
             where=f"{parts.directory}: holdout.kind",
-            remedy="fit to a plan that holds rows out: `archipel fit --local --plan FILE`",
+            remedy="fit to a plan that holds rows out, as `archipel plan new --holdout last` makes one: "
+            "`archipel fit --local --plan FILE`",
         )
     rows = load_rows(directory, source.plan, source.dataset)
     if rows_digest(rows.train) != parts.card["rows"]["sha256"]:

@@ -136,6 +136,9 @@ def test_opacus_own_sampler_trains_the_padding_row_and_is_not_used() -> None:
     model, _ = layer("padded embedding")
     with pytest.raises(PerUserGradientError, match="padding row"):
         PerUserGradients(model, loss_per_user, 1.0, mode="hooks")
+    frozen = nn.Sequential(model, nn.Linear(OUT, 3)).double()
+    frozen[0].requires_grad_(False)
+    assert PerUserGradients(frozen, loss_per_user, 1.0, mode="hooks").clipped_sum(histories(PLACES)).any()
 
 
 def test_an_embedding_that_scales_its_rows_by_who_is_there_is_refused() -> None:

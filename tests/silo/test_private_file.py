@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from privacy.ledger.storage import LogStorageError
-from silo.private_file import PrivateFile
+from privacy.ledger.storage import LogCorruptError, LogStorageError
+from silo.private_file import RESTORE, PrivateFile
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS held (value BLOB)"
 
@@ -19,10 +19,19 @@ def mode(path: Path) -> int:
 
 def test_a_wider_copy_that_was_restored_is_narrowed_with_all_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "consent.db"
-    path.touch(mode=0o644)
+    for name in ("consent.db", "consent.db-wal", "consent.db-shm"):
+        (tmp_path / name).touch(mode=0o644)
     with PrivateFile(path, SCHEMA) as file, file._writing() as database:
         database.execute("INSERT INTO held VALUES (1)")
         assert {mode(found) for found in tmp_path.iterdir()} == {0o600}
+
+
+def test_a_damaged_file_is_restored_and_no_peer_is_asked_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "merges.db"
+    path.write_bytes(b"no database at all, but long enough to be looked at" * 100)
+    with pytest.raises(LogCorruptError, match="damaged") as caught:
+        PrivateFile(path, SCHEMA)
+    assert caught.value.remedy == RESTORE
 
 
 def test_a_full_disk_is_named_and_does_not_stick(tmp_path: Path) -> None:

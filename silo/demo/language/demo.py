@@ -16,7 +16,7 @@ from silo.demo.processes import Processes
 from silo.demo.running import Report
 from silo.demo.settings import DemoSettings
 from silo.demo.world import World
-from silo.extras import require_extra
+from silo.extras import MissingExtraError, require_extra
 from silo.language.files import EncoderFiles
 from silo.language.store import PACKAGED, packaged_encoder
 
@@ -51,7 +51,11 @@ class LanguageDemo:
         """Rows, lists and policies of shops."""
         packaged = packaged_encoder()
         if packaged is None:
-            raise RuntimeError("the extra is installed")
+            raise MissingExtraError(
+                f"the package {PACKAGED} holds no files",
+                where="archipel[language]",
+                remedy="pip install --force-reinstall 'archipel[language]'",
+            )
         return LanguageStaging(self.settings, data, EncoderFiles.check(packaged).sha256)
 
     def hold_sessions(

@@ -92,7 +92,10 @@ def for_people(found: dict[str, Any], outcomes: Sequence[Outcome]) -> list[objec
     return [
         table_of(found, how, HEADINGS, seeds),
         LEGEND,
-        verdict(found, "federated_and_popularity", "alone_and_popularity", "The others bring a shop"),
+        verdict(found, "federated_private", "silo_alone", "By themselves the others bring a shop"),
+        verdict(
+            found, "federated_and_popularity", "alone_and_popularity", "With its own popularity they bring it"
+        ),
         table_of(found, newcomer, NEWCOMER_HEADINGS, seeds),
         verdict(found, "newcomer_and_popularity", "newcomer_popularity", f"Adopting brings {later}"),
         *costs(found),
